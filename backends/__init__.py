@@ -1,0 +1,129 @@
+"""Recurrent networks in several frameworks behind one interface. Importing this imports none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from backends.api import (
+    Backend,
+    BackendInfo,
+    Batch,
+    Case,
+    Implementation,
+    Output,
+    State,
+    Unavailable,
+    Unsupported,
+    Weights,
+)
+
+#: Adding a framework is one folder with an `INFO` and one line here.
+_PACKAGES = ("reference", "tensorflow", "torch", "jax")
+
+BACKENDS: dict[str, BackendInfo] = {
+    name: import_module(f"backends.{name}").INFO for name in _PACKAGES
+}
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    implementation.name: implementation
+    for info in BACKENDS.values()
+    for implementation in (
+        Implementation(backend=info.name, strategy=strategy) for strategy in info.strategies
+    )
+}
+
+
+def missing(backend: str) -> str | None:
+    """Why a backend cannot run here, with the install line, or None. Imports no framework."""
+    info = BACKENDS[backend]
+    absent = [name for name in info.requires if not _installed(name)]
+    if not absent:
+        return None
+    return f"{', '.join(absent)} not installed: pip install 'rnn-bench[{info.extra}]'"
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def create(backend: str, *, threads: int = 1) -> Backend:
+    """Import a backend's framework and return its adapter.
+
+    The backend's environment variables are set first, where they are not yet: a framework reads
+    them once, when it is imported. Raises `Unavailable` where a package is missing.
+    """
+    reason = missing(backend)
+    if reason is not None:
+        raise Unavailable(f"{backend}: {reason}")
+    info = BACKENDS[backend]
+    for name, value in info.environment(threads).items():
+        os.environ.setdefault(name, value)
+    created: Backend = import_module(info.module).create(threads)
+    return created
+
+
+_created: dict[str, Backend] = {}
+
+
+def evaluate(
+    implementation: str,
+    case: Case,
+    weights: Weights,
+    batch: Batch,
+    initial_state: State | None = None,
+) -> Output:
+    """Run one forward pass in this process and return it.
+
+    `initial_state` replaces the batch's. Returns outputs [B, T, H] and the final state of the L
+    layers. Raises `KeyError` for an unknown implementation, `Unsupported` where it cannot express
+    the case, `Unavailable` where its framework is not installed, `ValueError` for a batch that
+    does not fit the case.
+    """
+    entry = IMPLEMENTATIONS[implementation]
+    if initial_state is not None:
+        batch = replace(batch, initial_state=initial_state)
+    if entry.backend not in _created:
+        _created[entry.backend] = create(entry.backend)
+    runner = _created[entry.backend].build(case, entry.strategy.name, "forward")
+    try:
+        runner.load(weights)
+        runner.bind(batch)
+        out = runner.forward()
+        runner.sync(out)
+        return runner.fetch(out)
+    finally:
+        runner.close()
+
+
+def of_kind(kinds: Iterable[str]) -> list[Implementation]:
+    """The implementations of these kinds, in registry order."""
+    wanted = set(kinds)
+    return [entry for entry in IMPLEMENTATIONS.values() if entry.kind in wanted]
+
+
+__all__ = [
+    "BACKENDS",
+    "IMPLEMENTATIONS",
+    "Backend",
+    "BackendInfo",
+    "Batch",
+    "Case",
+    "Implementation",
+    "Output",
+    "State",
+    "Unavailable",
+    "Unsupported",
+    "Weights",
+    "create",
+    "evaluate",
+    "missing",
+    "of_kind",
+]

@@ -1,0 +1,231 @@
+"""The contract between the harness and every framework adapter.
+
+Letters used in every shape of this project:
+
+    B  batch            T  time steps        D  input features of the first layer
+    H  hidden units     I  input features of a layer: D for the first, H for the others
+    G  gates            L  layers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+CellName = Literal["rnn", "basic-lstm", "lstm", "gru", "gru-reset-after"]
+Dtype = Literal["float32", "float64"]
+Lengths = Literal["full", "ragged"]
+InitialState = Literal["zeros", "random"]
+Mode = Literal["forward", "train"]
+
+#: How time is carried. Every strategy of every backend is a variant of one of the first three;
+#: `limit` marks the bare matrix products of a case and `oracle` the float64 reference.
+Kind = Literal["static", "dynamic", "fused", "limit", "oracle"]
+
+CELL_NAMES: tuple[CellName, ...] = get_args(CellName)
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+class Unsupported(Exception):
+    """The implementation cannot express what was asked; the message says why, with the values."""
+
+
+class Unavailable(Exception):
+    """This host lacks something (a package, a device); the message says what and how to get it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is computed, free of any framework.
+
+    `lengths` "ragged" gives each sequence its own length n_b <= T: outputs are 0 at t >= n_b and
+    the state is held there. `forget_bias` is added to the LSTM's forget gate at run time and is no
+    part of the weights. `device` is "cpu" or "gpu".
+    """
+
+    cell: CellName
+    seq_len: int
+    batch: int
+    inputs: int
+    hidden: int
+    layers: int = 1
+    lengths: Lengths = "full"
+    dtype: Dtype = "float32"
+    device: str = "cpu"
+    initial_state: InitialState = "zeros"
+    forget_bias: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "batch", "inputs", "hidden", "layers"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be 1 or more")
+
+    def layer_inputs(self, layer: int) -> int:
+        """Input features I of a layer (counted from 0)."""
+        return self.inputs if layer == 0 else self.hidden
+
+
+#: One layer's canonical blocks: "W_<gate>" [I, H], "U_<gate>" [H, H], "b_<gate>" [H], and for the
+#: reset-after GRU "b_hc" [H], the bias inside the reset product. Row vectors: z = x W + h U + b.
+LayerWeights = Mapping[str, Array]
+Weights = tuple[LayerWeights, ...]
+
+#: One layer's state by name: "h" [B, H], and "c" [B, H] for LSTM cells.
+LayerState = Mapping[str, Array]
+State = tuple[LayerState, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The data of one call, in the case's dtype.
+
+    `lengths` is None for full length. `initial_state` None means zeros.
+    """
+
+    x: Array  # [B, T, D]
+    targets: Array  # [B, T, H]
+    lengths: Array | None  # [B] int32, 0 <= n_b <= T
+    initial_state: State | None = None
+    learning_rate: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Outputs and final state as NumPy arrays."""
+
+    outputs: Array  # [B, T, H]
+    state: State  # L layers
+
+
+#: A named part of a build ("trace", "compile"); the harness hands in one that reads a clock.
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def unstaged(_name: str) -> AbstractContextManager[None]:
+    """The `Stage` for callers that do not time."""
+    return nullcontext()
+
+
+class Runner(Protocol):
+    """One implementation of one case, built for one mode.
+
+    Inputs, outputs and targets are batch-major for everybody; a framework that wants time first
+    transposes inside `forward` and `train`. The loss is
+
+        1 / (2 B T) * sum over b, t, h of (y - target)^2
+
+    over all T steps, outputs past a length counting as the zeros that they are.
+    """
+
+    def load(self, weights: Weights) -> None:
+        """Take canonical weights; on return they are resident on the device."""
+
+    def bind(self, batch: Batch) -> None:
+        """Take a batch; on return it is resident on the device.
+
+        Raises `Unsupported` for a shape that this runner was not built for.
+        """
+
+    def forward(self) -> Any:
+        """Enqueue the forward pass; outputs [B, T, H] and final state stay on the device.
+
+        Only for mode "forward". The handle is valid until the next `forward`.
+        """
+
+    def train(self) -> Any:
+        """Enqueue one full step: forward, loss, backward through time, SGD update of all weights.
+
+        Only for mode "train". Returns a handle on the scalar loss, taken before the update.
+        """
+
+    def sync(self, out: Any) -> None:
+        """Block until everything that the call behind `out` enqueued has been computed."""
+
+    def fetch(self, out: Any) -> Output:
+        """Copy a forward handle's results to the host. Never computes them again."""
+
+    def fetch_loss(self, out: Any) -> float:
+        """Copy a train handle's loss to the host. Never computes it again."""
+
+    def weights(self) -> Weights:
+        """The resident weights in canonical layout, as they are after the steps taken so far."""
+
+    def program_size(self) -> Mapping[str, int]:
+        """Size of the program where the framework has one ("nodes", "equations"), else empty."""
+
+    def close(self) -> None:
+        """Release what the runner holds."""
+
+
+class Backend(Protocol):
+    """One framework in one process, at one number of threads."""
+
+    name: str
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages whose code runs."""
+
+    def threads(self) -> Mapping[str, int]:
+        """What the framework itself says about its thread pools."""
+
+    def devices(self) -> Mapping[str, str]:
+        """Device name ("cpu", "gpu") -> the framework's description, for what is there."""
+
+    def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
+        """Build a runner: graph, module or compiled program.
+
+        Raises `Unsupported` (with the reason) before any work where the strategy cannot express
+        the case, and `Unavailable` where the host lacks the device.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """One way of a backend to carry a cell over time, described without importing the framework."""
+
+    name: str
+    kind: Kind
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendInfo:
+    """What is known of a backend without importing its framework.
+
+    `module` has `create(threads: int) -> Backend`. `requires` names the distributions that must be
+    installed, `extra` this project's extra that installs them. `environment(threads)` gives the
+    environment variables that must be set before the framework is imported. `preload` are the
+    modules that a fork server imports (never running an operation).
+    """
+
+    name: str
+    module: str
+    extra: str | None
+    requires: tuple[str, ...]
+    strategies: tuple[Strategy, ...]
+    environment: Callable[[int], Mapping[str, str]]
+    preload: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implementation:
+    """A backend with one of its strategies, written `tensorflow/static`."""
+
+    backend: str
+    strategy: Strategy
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend}/{self.strategy.name}"
+
+    @property
+    def kind(self) -> Kind:
+        return self.strategy.kind

@@ -1,0 +1,118 @@
+"""The bare matrix products of a case: its FLOPs by formula, and a runner that does nothing else.
+
+A recurrent network cannot do less than these products on the same threads, so the time they take is
+the limit that an implementation is held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backends.api import Batch, Case, Mode, Output, Unsupported, Weights
+from backends.cells import CELLS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """[m, k] times [k, n], done `count` times one after the other."""
+
+    m: int
+    k: int
+    n: int
+    count: int
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.m * self.k * self.n * self.count
+
+
+def products(case: Case, mode: Mode) -> list[Product]:
+    """The products of one forward pass or one training step, in order.
+
+    What does not depend on the recurrence is one large product: the inputs of all steps times W,
+    and in training the gradients of W, U and of a layer's inputs (not of the first layer's: nobody
+    asks for it). What does is T small ones. Padding counts: a padded implementation computes it.
+    """
+    b, t, h = case.batch, case.seq_len, case.hidden
+    gates = len(CELLS[case.cell].gates)
+    # Reset-before GRU needs r before it can multiply (r h) by U_c: two products a step.
+    recurrent = (2, 1) if case.cell == "gru" else (gates,)
+    result: list[Product] = []
+    for layer in range(case.layers):
+        result.append(Product(m=b * t, k=case.layer_inputs(layer), n=gates * h, count=1))
+        result += [Product(m=b, k=h, n=g * h, count=t) for g in recurrent]
+    if mode == "forward":
+        return result
+    for layer in reversed(range(case.layers)):
+        inputs = case.layer_inputs(layer)
+        result += [Product(m=b, k=g * h, n=h, count=t) for g in recurrent]
+        result.append(Product(m=inputs, k=b * t, n=gates * h, count=1))
+        result += [Product(m=h, k=b * t, n=g * h, count=1) for g in recurrent]
+        if layer > 0:
+            result.append(Product(m=b * t, k=gates * h, n=inputs, count=1))
+    return result
+
+
+def flops(case: Case, mode: Mode) -> int:
+    """FLOPs of a case: 2 m k n for each product. Element-wise work (order H, not H^2) not counted."""
+    return sum(product.flops for product in products(case, mode))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ops:
+    """What `ProductsRunner` needs of a library: an array of a shape, and a product into `out`."""
+
+    array: Callable[[tuple[int, int], str], Any]
+    matmul: Callable[[Any, Any, Any], Any]
+    sync: Callable[[], None]
+
+
+class ProductsRunner:
+    """Does a case's matrix products and nothing else; it has no outputs to fetch."""
+
+    def __init__(self, case: Case, mode: Mode, ops: Ops) -> None:
+        self._ops = ops
+        self._steps = [
+            (
+                ops.array((p.m, p.k), case.dtype),
+                ops.array((p.k, p.n), case.dtype),
+                ops.array((p.m, p.n), case.dtype),
+                p.count,
+            )
+            for p in products(case, mode)
+        ]
+
+    def load(self, weights: Weights) -> None:
+        """The products take no particular weights: their time does not depend on the values."""
+
+    def bind(self, batch: Batch) -> None:
+        """See `load`."""
+
+    def forward(self) -> None:
+        matmul = self._ops.matmul
+        for a, b, out, count in self._steps:
+            for _ in range(count):
+                matmul(a, b, out)
+
+    def train(self) -> None:
+        self.forward()
+
+    def sync(self, out: object) -> None:
+        self._ops.sync()
+
+    def fetch(self, out: object) -> Output:
+        raise Unsupported("products: the limit has no outputs")
+
+    def fetch_loss(self, out: object) -> float:
+        raise Unsupported("products: the limit has no loss")
+
+    def weights(self) -> Weights:
+        raise Unsupported("products: the limit has no weights")
+
+    def program_size(self) -> Mapping[str, int]:
+        return {}
+
+    def close(self) -> None:
+        self._steps = []

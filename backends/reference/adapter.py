@@ -1,0 +1,114 @@
+"""NumPy behind the interface: the oracle as an implementation, and the products of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from backends.api import (
+    Array,
+    Batch,
+    Case,
+    Mode,
+    Output,
+    Runner,
+    Stage,
+    Unavailable,
+    Unsupported,
+    Weights,
+    unstaged,
+)
+from backends.data import check_batch
+from backends.products import Ops, ProductsRunner
+from backends.reference.network import Expected, expected, forward
+
+
+class OracleRunner:
+    """The float64 reference behind the interface; slow, and never ranked."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+
+    def load(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def bind(self, batch: Batch) -> None:
+        check_batch(self._case, batch)
+        self._batch = batch
+
+    def forward(self) -> Output:
+        return forward(self._case, self._weights, self._batch)
+
+    def train(self) -> float:
+        result: Expected = expected(self._case, self._weights, self._batch)
+        rate = self._batch.learning_rate
+        self._weights = tuple(
+            {k: layer[k] - rate * grad[k] for k in layer}
+            for layer, grad in zip(self._weights, result.gradients, strict=True)
+        )
+        return result.loss
+
+    def sync(self, out: object) -> None:
+        pass
+
+    def fetch(self, out: Output) -> Output:
+        return out
+
+    def fetch_loss(self, out: float) -> float:
+        return out
+
+    def weights(self) -> Weights:
+        return self._weights
+
+    def program_size(self) -> Mapping[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class NumpyBackend:
+    """NumPy at a fixed number of BLAS threads."""
+
+    name = "reference"
+
+    def __init__(self, threads: int) -> None:
+        self._blas = ThreadpoolController()
+        self._limit = self._blas.limit(limits=threads, user_api="blas")
+
+    def versions(self) -> Mapping[str, str]:
+        return {"numpy": version("numpy")}
+
+    def threads(self) -> Mapping[str, int]:
+        return {str(pool["internal_api"]): int(pool["num_threads"]) for pool in self._blas.info()}
+
+    def devices(self) -> Mapping[str, str]:
+        return {"cpu": "NumPy"}
+
+    def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
+        if case.device != "cpu":
+            raise Unavailable(f"device {case.device}: NumPy runs on cpu")
+        if strategy == "numpy":
+            return OracleRunner(case)
+        if strategy == "products":
+            return ProductsRunner(case, mode, _NUMPY_OPS)
+        raise Unsupported(f"strategy {strategy}: reference has numpy and products")
+
+
+def _array(shape: tuple[int, int], dtype: str) -> Array:
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def _matmul(a: Array, b: Array, out: Array) -> None:
+    np.matmul(a, b, out=out)
+
+
+_NUMPY_OPS = Ops(array=_array, matmul=_matmul, sync=lambda: None)
+
+
+def create(threads: int) -> NumpyBackend:
+    """The NumPy backend; BLAS keeps to `threads` threads."""
+    return NumpyBackend(threads)

@@ -1,0 +1,39 @@
+"""TensorFlow: what is known of it without importing it."""
+
+from __future__ import annotations
+
+from backends.api import BackendInfo, Strategy
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Legacy Keras serves the `rnn_cell` classes; the C++ log stays off the terminal."""
+    return {
+        "TF_USE_LEGACY_KERAS": "1",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+INFO = BackendInfo(
+    name="tensorflow",
+    module="backends.tensorflow.adapter",
+    extra="tensorflow",
+    requires=("tensorflow", "tf-keras"),
+    environment=environment,
+    preload=("tensorflow", "tf_keras", "keras"),
+    strategies=(
+        Strategy(name="static", kind="static", title="static_rnn in a Graph, control flow v1"),
+        Strategy(name="dynamic", kind="dynamic", title="dynamic_rnn in a Graph, control flow v1"),
+        Strategy(
+            name="dynamic-v2", kind="dynamic", title="dynamic_rnn in a Graph, control flow v2"
+        ),
+        Strategy(name="fused", kind="fused", title="BlockLSTM, the whole sequence in one op"),
+        Strategy(name="keras", kind="dynamic", title="tf.function over Keras layers"),
+        Strategy(
+            name="keras-unrolled", kind="static", title="tf.function over Keras layers, unroll=True"
+        ),
+        Strategy(name="xla", kind="dynamic", title="dynamic_rnn under jit_compile=True"),
+    ),
+)

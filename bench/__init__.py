@@ -1,0 +1,1 @@
+"""The harness: sweeps, workers, measurements, statistics and reports. Imports no framework."""

@@ -1,0 +1,139 @@
+"""Whether an implementation computes the same function as the float64 oracle, and by how much not.
+
+The executable that is checked is the one that is timed. A training runner shows its gradients by
+one step at a learning rate so large (a power of two) that the weights' update *is* the gradient:
+an implementation that computes gradients and forgets to apply them fails, and so does one that
+applies something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backends.api import Array, Batch, Case, Output, Runner, State, Weights
+from backends.reference.network import Expected
+
+#: Large enough that an update drowns the weight it is added to; a power of two divides exactly.
+PROBE_LEARNING_RATE = 2.0**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """Largest error accepted: forward absolute (values are of order 1), gradient relative."""
+
+    forward: float
+    gradient: float
+
+
+#: Seen on correct implementations: float64 2e-15, float32 forward 6e-7 (1e-6 at T=200), gradients
+#: 4e-6. The bounds leave a factor of ten and more for other summation orders.
+TOLERANCES: Mapping[str, Tolerance] = {
+    "float64": Tolerance(forward=1e-12, gradient=1e-12),
+    "float32": Tolerance(forward=1e-5, gradient=1e-4),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Largest absolute error, and the same relative to the largest expected value of its array."""
+
+    absolute: float
+    relative: float
+
+    def worst(self, other: Difference) -> Difference:
+        return Difference(
+            absolute=max(self.absolute, other.absolute),
+            relative=max(self.relative, other.relative),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Errors by part ("outputs", "state", "loss", "gradients") and what is wrong, if anything."""
+
+    differences: Mapping[str, Difference]
+    fault: str | None
+
+
+def difference(actual: Array, expected: Array) -> Difference:
+    """Compare two arrays. A shape that differs or a value that is not finite counts as infinite."""
+    actual = np.asarray(actual, np.float64)
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return Difference(absolute=float("inf"), relative=float("inf"))
+    absolute = float(np.abs(actual - expected).max(initial=0.0))
+    scale = float(np.abs(expected).max(initial=0.0))
+    if scale == 0.0:
+        return Difference(absolute=absolute, relative=0.0 if absolute == 0.0 else float("inf"))
+    return Difference(absolute=absolute, relative=absolute / scale)
+
+
+def _layers(actual: Weights | State, expected: Weights | State) -> Difference:
+    worst = Difference(absolute=0.0, relative=0.0)
+    infinite = Difference(absolute=float("inf"), relative=float("inf"))
+    if len(actual) != len(expected):
+        return infinite
+    for got, want in zip(actual, expected, strict=True):
+        if set(got) != set(want):
+            return infinite
+        for name in want:
+            worst = worst.worst(difference(got[name], want[name]))
+    return worst
+
+
+def check_forward(case: Case, output: Output, expected: Expected) -> Check:
+    """Compare outputs and final state with the oracle's."""
+    differences = {
+        "outputs": difference(output.outputs, expected.output.outputs),
+        "state": _layers(output.state, expected.output.state),
+    }
+    limit = TOLERANCES[case.dtype].forward
+    for part, error in differences.items():
+        if not error.absolute <= limit:
+            return Check(
+                differences=differences,
+                fault=f"{part} differ by {error.absolute:.3g}, more than {limit:.0e}",
+            )
+    return Check(differences=differences, fault=None)
+
+
+def check_train(case: Case, loss: float, gradients: Weights, expected: Expected) -> Check:
+    """Compare the loss and the gradients with the oracle's."""
+    differences = {
+        "loss": difference(np.asarray(loss), np.asarray(expected.loss)),
+        "gradients": _layers(gradients, expected.gradients),
+    }
+    limit = TOLERANCES[case.dtype].gradient
+    for part, error in differences.items():
+        if not error.relative <= limit:
+            return Check(
+                differences=differences,
+                fault=f"{part} differ by {error.relative:.3g} of the largest value, "
+                f"more than {limit:.0e}",
+            )
+    return Check(differences=differences, fault=None)
+
+
+def probe_gradients(runner: Runner, weights: Weights, batch: Batch) -> tuple[float, Weights]:
+    """Loss and gradients of a training runner, read from one step of the timed executable.
+
+    Leaves the runner with the given weights and batch.
+    """
+    runner.load(weights)
+    runner.bind(replace(batch, learning_rate=PROBE_LEARNING_RATE))
+    out = runner.train()
+    runner.sync(out)
+    loss, after = runner.fetch_loss(out), runner.weights()
+    gradients = tuple(
+        {
+            name: (np.asarray(old[name], np.float64) - np.asarray(new[name], np.float64))
+            / PROBE_LEARNING_RATE
+            for name in old
+        }
+        for old, new in zip(weights, after, strict=True)
+    )
+    runner.load(weights)
+    runner.bind(batch)
+    return loss, gradients
