@@ -22,11 +22,19 @@ from backends.api import (
 )
 
 #: Adding a framework is one folder with an `INFO` and one line here.
-_PACKAGES = ("reference", "tensorflow", "torch", "jax")
+_PACKAGES = ("backends.reference", "backends.tensorflow", "backends.torch", "backends.jax")
 
-BACKENDS: dict[str, BackendInfo] = {
-    name: import_module(f"backends.{name}").INFO for name in _PACKAGES
-}
+#: Importable modules with an `INFO`, separated by commas: backends that live outside this tree.
+EXTRA_VARIABLE = "RNN_BENCH_EXTRA_BACKENDS"
+
+
+def _infos() -> list[BackendInfo]:
+    extra = os.environ.get(EXTRA_VARIABLE, "")
+    names = [*_PACKAGES, *(name for name in extra.split(",") if name)]
+    return [import_module(name).INFO for name in names]
+
+
+BACKENDS: dict[str, BackendInfo] = {info.name: info for info in _infos()}
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     implementation.name: implementation

@@ -203,7 +203,8 @@ class BackendInfo:
     `module` has `create(threads: int) -> Backend`. `requires` names the distributions that must be
     installed, `extra` this project's extra that installs them. `environment(threads)` gives the
     environment variables that must be set before the framework is imported. `preload` are the
-    modules that a fork server imports (never running an operation).
+    modules that a fork server imports (never running an operation). `compile_cache` names the
+    environment variable of the folder in which the framework keeps compiled code between processes.
     """
 
     name: str
@@ -213,6 +214,7 @@ class BackendInfo:
     strategies: tuple[Strategy, ...]
     environment: Callable[[int], Mapping[str, str]]
     preload: tuple[str, ...] = ()
+    compile_cache: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ def products(case: Case, mode: Mode) -> list[Product]:
 
 
 def flops(case: Case, mode: Mode) -> int:
-    """FLOPs of a case: 2 m k n for each product. Element-wise work (order H, not H^2) not counted."""
+    """FLOPs of a case: 2 m k n a product; element-wise work (order H, not H^2) is not counted."""
     return sum(product.flops for product in products(case, mode))
 
 

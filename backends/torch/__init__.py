@@ -21,6 +21,7 @@ INFO = BackendInfo(
     requires=("torch",),
     environment=environment,
     preload=("torch",),
+    compile_cache="TORCHINDUCTOR_CACHE_DIR",
     strategies=(
         Strategy(
             name="static", kind="static", title="the loop unrolled by torch.compile(fullgraph)"

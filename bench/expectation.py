@@ -1,0 +1,47 @@
+"""The oracle's results of a case as a file, computed once a run and read by every worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from backends.api import Array, Output
+from backends.reference.network import Expected
+
+
+def write_expected(path: Path, expected: Expected) -> None:
+    """Write an .npz without pickled objects, whole or not at all."""
+    arrays: dict[str, Array] = {
+        "outputs": expected.output.outputs,
+        "loss": np.asarray(expected.loss),
+        "layers": np.asarray(len(expected.gradients)),
+    }
+    for index, layer in enumerate(expected.output.state):
+        arrays.update({f"state/{index}/{name}": value for name, value in layer.items()})
+    for index, gradients in enumerate(expected.gradients):
+        arrays.update({f"gradients/{index}/{name}": value for name, value in gradients.items()})
+    temporary = path.with_suffix(".part.npz")
+    np.savez(temporary, allow_pickle=False, **arrays)
+    temporary.replace(path)
+
+
+def read_expected(path: Path) -> Expected:
+    """Read what `write_expected` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+
+    def layers(part: str) -> tuple[dict[str, Array], ...]:
+        result: list[dict[str, Array]] = [{} for _ in range(int(arrays["layers"]))]
+        for key, value in arrays.items():
+            kind, _, rest = key.partition("/")
+            if kind == part:
+                index, name = rest.split("/")
+                result[int(index)][name] = value
+        return tuple(result)
+
+    return Expected(
+        output=Output(outputs=arrays["outputs"], state=layers("state")),
+        loss=float(arrays["loss"]),
+        gradients=layers("gradients"),
+    )

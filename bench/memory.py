@@ -1,0 +1,71 @@
+"""Peak host memory of a phase, from the kernel's own high-water mark. Linux only.
+
+`VmHWM` is reset, the phase runs, and the mark is read again: every page that was resident at once
+counts, whoever allocated it, with nothing sampled and nothing slowed. Pages of files (the
+framework's code, faulted in as it runs) are taken off: they are no cost of the implementation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.api import Unavailable
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+#: What a page of bookkeeping or a lazily grown arena may add to a reading: below this, say so.
+ERROR_BYTES = 300_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resident:
+    """Bytes of this process: resident now, its high-water mark, and the part that maps files."""
+
+    now: int
+    peak: int
+    files: int
+
+
+def resident() -> Resident:
+    """Read the kernel's account of this process. Raises `Unavailable` where it has none."""
+    values: dict[str, int] = {}
+    try:
+        for line in _STATUS.read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name in ("VmRSS", "VmHWM", "RssFile"):
+                values[name] = int(rest.split()[0]) * 1024
+        return Resident(now=values["VmRSS"], peak=values["VmHWM"], files=values["RssFile"])
+    except (OSError, KeyError) as error:
+        raise Unavailable(f"peak memory: {_STATUS} does not tell ({error})") from error
+
+
+def settle() -> None:
+    """Return what is free to the kernel, so that a phase pays for all it takes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+class PeakMeter:
+    """Peaks of consecutive phases above what was resident when the meter was made."""
+
+    def __init__(self) -> None:
+        settle()
+        self._base = resident()
+        self._reset()
+
+    @staticmethod
+    def _reset() -> None:
+        try:
+            _CLEAR.write_text("5")
+        except OSError as error:
+            raise Unavailable(f"peak memory: {_CLEAR} cannot be written ({error})") from error
+
+    def read(self) -> int:
+        """Bytes at the peak since the last reading (or the start), file pages taken off."""
+        end = resident()
+        self._reset()
+        return max(0, end.peak - self._base.now - (end.files - self._base.files))
