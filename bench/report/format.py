@@ -1,0 +1,95 @@
+"""Numbers -> words. SI units in, a unit that fits out; the only place that rounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+#: What stands where there is no number.
+NONE = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A unit that a column is written in: the number shown is the stored one over `scale`."""
+
+    name: str
+    scale: float
+
+
+_SECONDS = (Unit(name="µs", scale=1e-6), Unit(name="ms", scale=1e-3), Unit(name="s", scale=1.0))
+_BYTES = (Unit(name="MB", scale=1e6), Unit(name="GB", scale=1e9))
+
+
+def seconds(values: Iterable[float]) -> Unit:
+    """The unit for a column of times: the middle one reads as 1 to 1000."""
+    return _fit(values, _SECONDS)
+
+
+def size(values: Iterable[float]) -> Unit:
+    """The unit for a column of bytes; powers of ten, and never below a megabyte."""
+    return _fit(values, _BYTES)
+
+
+def _fit(values: Iterable[float], units: tuple[Unit, ...]) -> Unit:
+    middle = pd.Series(list(values), dtype=float).abs().median()
+    fitting = [unit for unit in units if middle >= unit.scale]
+    return fitting[-1] if fitting else units[0]
+
+
+def digits(value: float, count: int = 3) -> str:
+    """A number to `count` significant digits, without an exponent below a million."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value) or value == 0:
+        return f"{value:g}"
+    magnitude = math.floor(math.log10(abs(value)))
+    rounded = round(value, count - 1 - magnitude)
+    if abs(rounded) >= 1e9 or abs(rounded) < 1e-4:
+        return f"{value:.{count - 1}e}"
+    # Rounding may have carried into a new digit: 9.996 is 10.0, not 10.00.
+    magnitude = math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{max(0, count - 1 - magnitude)}f}"
+
+
+def error(value: float) -> str:
+    """An error to two digits, always with its power of ten."""
+    if math.isnan(value):
+        return NONE
+    return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else f"{value}"
+
+
+def spread(low: float, high: float) -> str:
+    """A range over workers. Not in brackets: those are kept for intervals."""
+    return NONE if math.isnan(low) else f"{digits(low)} – {digits(high)}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A number with its interval, all to as many decimals as the number has with three digits."""
+    if math.isnan(value):
+        return NONE
+    text = digits(value)
+    if math.isnan(low):
+        return f"{text} (no interval)"
+    decimals = len(text.partition(".")[2])
+    return f"{text} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
+
+
+def each(function: Callable[..., str], *columns: pd.Series[float]) -> list[str]:
+    """Apply a formatter row by row."""
+    return [function(*values) for values in zip(*columns, strict=True)]
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """Text from outside without control characters; in one line, unless `lines` are kept."""
+    kept = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    return kept.strip() if lines else " ".join(kept.split())
+
+
+def shortened(text: str, length: int) -> str:
+    """Text in one line of at most `length` characters."""
+    line = plain(text)
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
