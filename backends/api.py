@@ -189,11 +189,15 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """One way of a backend to carry a cell over time, described without importing the framework."""
+    """One way of a backend to carry a cell over time, described without importing the framework.
+
+    `against` names the dynamic strategy of the same backend that this one is compared with.
+    """
 
     name: str
     kind: Kind
     title: str
+    against: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

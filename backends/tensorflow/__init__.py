@@ -20,20 +20,46 @@ INFO = BackendInfo(
     name="tensorflow",
     module="backends.tensorflow.adapter",
     extra="tensorflow",
-    requires=("tensorflow", "tf-keras"),
+    requires=("tensorflow", "tf-keras", "keras"),
     environment=environment,
     preload=("tensorflow", "tf_keras", "keras"),
     strategies=(
-        Strategy(name="static", kind="static", title="static_rnn in a Graph, control flow v1"),
+        Strategy(
+            name="static",
+            kind="static",
+            title="static_rnn in a Graph, control flow v1",
+            against="dynamic",
+        ),
         Strategy(name="dynamic", kind="dynamic", title="dynamic_rnn in a Graph, control flow v1"),
         Strategy(
-            name="dynamic-v2", kind="dynamic", title="dynamic_rnn in a Graph, control flow v2"
+            name="dynamic-v2",
+            kind="dynamic",
+            title="dynamic_rnn in a Graph, control flow v2",
+            against="dynamic",
         ),
-        Strategy(name="fused", kind="fused", title="BlockLSTM, the whole sequence in one op"),
-        Strategy(name="keras", kind="dynamic", title="tf.function over Keras layers"),
         Strategy(
-            name="keras-unrolled", kind="static", title="tf.function over Keras layers, unroll=True"
+            name="fused",
+            kind="fused",
+            title="BlockLSTM, the whole sequence in one op",
+            against="dynamic",
         ),
-        Strategy(name="xla", kind="dynamic", title="dynamic_rnn under jit_compile=True"),
+        Strategy(
+            name="keras",
+            kind="dynamic",
+            title="tf.function over Keras layers",
+            against="dynamic",
+        ),
+        Strategy(
+            name="keras-unrolled",
+            kind="static",
+            title="tf.function over Keras layers, unroll=True",
+            against="keras",
+        ),
+        Strategy(
+            name="xla",
+            kind="dynamic",
+            title="dynamic_rnn under jit_compile=True",
+            against="dynamic",
+        ),
     ),
 )

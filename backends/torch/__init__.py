@@ -6,11 +6,16 @@ from backends.api import BackendInfo, Strategy
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Thread counts of the pools that torch reads when it is imported."""
+    """Thread counts of the pools that torch reads when it is imported.
+
+    Inductor compiles in the process itself: it would otherwise start a pool of compile workers, one
+    for each CPU of the host.
+    """
     return {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": "1",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
 
 
@@ -24,12 +29,25 @@ INFO = BackendInfo(
     compile_cache="TORCHINDUCTOR_CACHE_DIR",
     strategies=(
         Strategy(
-            name="static", kind="static", title="the loop unrolled by torch.compile(fullgraph)"
+            name="static",
+            kind="static",
+            title="the loop unrolled by torch.compile(fullgraph)",
+            against="dynamic",
         ),
-        Strategy(name="traced", kind="static", title="the loop unrolled by torch.jit.trace"),
+        Strategy(
+            name="traced",
+            kind="static",
+            title="the loop unrolled by torch.jit.trace",
+            against="dynamic",
+        ),
         Strategy(name="dynamic", kind="dynamic", title="an eager Python loop over the cell"),
-        Strategy(name="scripted", kind="dynamic", title="the loop under torch.jit.script"),
-        Strategy(name="fused", kind="fused", title="nn.RNN, nn.LSTM, nn.GRU"),
+        Strategy(
+            name="scripted",
+            kind="dynamic",
+            title="the loop under torch.jit.script",
+            against="dynamic",
+        ),
+        Strategy(name="fused", kind="fused", title="nn.RNN, nn.LSTM, nn.GRU", against="dynamic"),
         Strategy(name="products", kind="limit", title="the case's matrix products alone"),
     ),
 )

@@ -1,0 +1,60 @@
+"""JAX behind the interface. Importing this runs no operation and asks for no device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import jax
+
+from backends.api import Case, Mode, Runner, Stage, Unavailable, Unsupported, unstaged
+from backends.jax.network import LOOPS
+from backends.jax.runner import JaxRunner
+
+
+class JaxBackend:
+    """JAX in one process."""
+
+    name = "jax"
+
+    def __init__(self) -> None:
+        # Both dtypes live in one process. x64 only permits float64; every array of a float32 case
+        # is made with its dtype. "highest" keeps TensorFloat-32 and bfloat16 out of the products.
+        jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_default_matmul_precision", "highest")
+        self._devices = {d.platform: d for d in (*jax.devices("cpu"), *jax.devices())}
+
+    def versions(self) -> Mapping[str, str]:
+        return {"jax": version("jax"), "jaxlib": version("jaxlib")}
+
+    def threads(self) -> Mapping[str, int]:
+        """What XLA was told; JAX itself reports nothing.
+
+        XLA's CPU client sizes its pool once, when it is made: by PJRT_NPROC, else NPROC, else the
+        CPUs of the affinity mask.
+        """
+        cpus = len(os.sched_getaffinity(0))
+        told = os.environ.get("PJRT_NPROC") or os.environ.get("NPROC")
+        return {"xla_pool": int(told) if told else cpus, "affinity_cpus": cpus}
+
+    def devices(self) -> Mapping[str, str]:
+        return {name: device.device_kind for name, device in self._devices.items()}
+
+    def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
+        if strategy not in LOOPS:
+            raise Unsupported(f"strategy {strategy}: jax has {', '.join(LOOPS)}")
+        if case.device not in self._devices:
+            raise Unavailable(
+                f"device {case.device}: JAX sees {', '.join(self._devices)}; "
+                "a GPU needs pip install 'jax[cuda12]'"
+            )
+        return JaxRunner(case, LOOPS[strategy], mode, self._devices[case.device], stage)
+
+
+def create(threads: int) -> JaxBackend:
+    """The JAX backend; starts XLA's client, so call it after a fork.
+
+    The pool has the size that the environment gave when the client started (see `threads`).
+    """
+    return JaxBackend()

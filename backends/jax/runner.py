@@ -1,0 +1,156 @@
+"""A case compiled ahead of time for its shapes, with resident arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.sharding import SingleDeviceSharding
+
+from backends.api import Batch, Case, LayerWeights, Mode, Output, Stage, Unsupported, Weights
+from backends.cells import CELLS as SPECS
+from backends.data import check_batch, fuse, initial_state, split
+from backends.jax.cells import CELLS, Block
+from backends.jax.network import Loop, forward_program, train_program
+
+
+class JaxRunner:
+    """One case, one mode: weights, batch and learning rate are arguments of a compiled program.
+
+    In training the weights are donated: the program writes the new ones over the old.
+    """
+
+    def __init__(self, case: Case, loop: Loop, mode: Mode, device: Any, stage: Stage) -> None:
+        self._case = case
+        self._mode = mode
+        self._device = device
+        program, arguments = _program(case, loop, mode, device)
+        donated = (0,) if mode == "train" else ()
+        with stage("trace"):
+            self._traced = jax.jit(program, donate_argnums=donated).trace(*arguments)
+        with stage("lower"):
+            lowered = self._traced.lower()
+        with stage("compile"):
+            self._compiled = lowered.compile()
+
+    def load(self, weights: Weights) -> None:
+        layout = CELLS[self._case.cell].layout
+        fused = [
+            {name: fuse(layer, block.kind, block.gates) for name, block in layout.items()}
+            for layer in weights
+        ]
+        self._weights = self._resident(tuple(fused))
+
+    def bind(self, batch: Batch) -> None:
+        case = self._case
+        check_batch(case, batch)
+        for letter, built, got in zip(
+            "BT", (case.batch, case.seq_len), batch.x.shape[:2], strict=True
+        ):
+            if got != built:
+                raise Unsupported(f"program is compiled for {letter}={built}, got {letter}={got}")
+        self._data = self._resident((batch.x, batch.lengths, initial_state(case, batch)))
+        if self._mode == "train":
+            rate = np.asarray(batch.learning_rate, case.dtype)
+            self._data += self._resident((batch.targets, rate))
+
+    def forward(self) -> Any:
+        return self._compiled(self._weights, *self._data)
+
+    def train(self) -> Any:
+        out = self._compiled(self._weights, *self._data)
+        self._weights = out[1]
+        return out
+
+    def sync(self, out: Any) -> None:
+        # The weights of an earlier handle are gone once another step has been given them; what that
+        # call computed is then waited for by its loss, which is never donated.
+        jax.block_until_ready([a for a in jax.tree.leaves(out) if not a.is_deleted()])
+
+    def fetch(self, out: Any) -> Output:
+        outputs, state = jax.tree.map(np.asarray, out)
+        return Output(outputs=outputs, state=state)
+
+    def fetch_loss(self, out: Any) -> float:
+        return float(out[0])
+
+    def weights(self) -> Weights:
+        layout = CELLS[self._case.cell].layout
+        return tuple(_canonical(layer, layout) for layer in self._weights)
+
+    def program_size(self) -> Mapping[str, int]:
+        """Jaxpr equations (a loop's body once), instructions after XLA, and its scratch memory."""
+        size = {
+            "equations": _equations(self._traced.jaxpr.jaxpr),
+            "instructions": self._compiled.as_text().count(" = "),
+        }
+        memory = self._compiled.memory_analysis()
+        if memory is not None:
+            size["temp_bytes"] = memory.temp_size_in_bytes
+        return size
+
+    def close(self) -> None:
+        del self._traced, self._compiled
+        self._weights = self._data = ()
+
+    def _resident(self, tree: Any) -> Any:
+        """Copies on the device. Never views: the caller may go on to change its own arrays."""
+        return jax.block_until_ready(jax.device_put(tree, self._device, may_alias=False))
+
+
+def _program(case: Case, loop: Loop, mode: Mode, device: Any) -> tuple[Any, list[Any]]:
+    """The function to compile, and its arguments as shapes."""
+    placed = SingleDeviceSharding(device)
+
+    def array(*shape: int, dtype: str = case.dtype) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=placed)
+
+    b, t, h = case.batch, case.seq_len, case.hidden
+    weights = tuple(
+        {
+            name: array(*_shape(block, case.layer_inputs(layer), h))
+            for name, block in CELLS[case.cell].layout.items()
+        }
+        for layer in range(case.layers)
+    )
+    state = tuple(
+        {name: array(b, h) for name in SPECS[case.cell].state} for _ in range(case.layers)
+    )
+    lengths = array(b, dtype="int32") if case.lengths == "ragged" else None
+    arguments = [weights, array(b, t, case.inputs), lengths, state]
+    if mode == "forward":
+        return forward_program(case, loop), arguments
+    return train_program(case, loop), [*arguments, array(b, t, h), array()]
+
+
+def _shape(block: Block, inputs: int, hidden: int) -> tuple[int, ...]:
+    """Shape of a fused array: [I, n*H], [H, n*H] or [n*H] for n gates."""
+    rows = {"W": (inputs,), "U": (hidden,), "b": ()}[block.kind]
+    return (*rows, len(block.gates) * hidden)
+
+
+def _canonical(layer: Mapping[str, Any], layout: Mapping[str, Block]) -> LayerWeights:
+    """The inverse of `fuse` for every array of a layer, on the host."""
+    blocks: dict[str, Any] = {}
+    for name, block in layout.items():
+        # A view would keep the device's buffer from being reused by the next step.
+        blocks |= split(np.array(layer[name]), block.kind, block.gates)
+    return blocks
+
+
+def _equations(jaxpr: Jaxpr) -> int:
+    """Equations of a jaxpr and of all those inside it."""
+    total = 0
+    for equation in jaxpr.eqns:
+        total += 1
+        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(leaf):
+                total += _equations(leaf.jaxpr if isinstance(leaf, ClosedJaxpr) else leaf)
+    return total
+
+
+def _is_jaxpr(value: object) -> bool:
+    return isinstance(value, (ClosedJaxpr, Jaxpr))

@@ -1,0 +1,180 @@
+"""A `tf.Graph` and a `Session`: TensorFlow 1 as its users have it, beside eager TensorFlow 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from backends.api import Array, Batch, Case, Mode, Output, Stage, Weights
+from backends.tensorflow.network import (
+    Inputs,
+    Network,
+    StateTensors,
+    Tensor,
+    count_nodes,
+    flatten,
+    half_mean_square,
+    require_mode,
+    unflatten,
+    variable,
+)
+
+v1 = tf.compat.v1
+
+
+@contextmanager
+def control_flow(*, v2: bool) -> Iterator[None]:
+    """Loops and conditionals made within are of this version of control flow.
+
+    Version 1 is Enter, Switch and Merge nodes in the graph, version 2 a function a branch or body.
+    The switch is global to the process and read when an operation is made; it is put back.
+    """
+    before = v1.control_flow_v2_enabled()
+    _switch(v2=v2)
+    try:
+        yield
+    finally:
+        _switch(v2=before)
+
+
+def _switch(*, v2: bool) -> None:
+    if v2:
+        v1.enable_control_flow_v2()
+    else:
+        v1.disable_control_flow_v2()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Port:
+    """The way to a graph's variable from the host."""
+
+    placeholder: Tensor
+    write: Any  # the operation
+    read: Tensor
+
+
+def _port(target: Tensor) -> _Port:
+    placeholder = v1.placeholder(target.dtype, target.shape)
+    # A feed shares the array's memory, and so would the variable: it would change with the array.
+    value = tf.raw_ops.DeepCopy(x=placeholder)
+    return _Port(
+        placeholder=placeholder,
+        write=target.assign(value, read_value=False),
+        read=target.read_value(),
+    )
+
+
+class GraphRunner:
+    """One graph with its session; a call is one `Session` callable that feeds nothing.
+
+    A forward call leaves outputs and final state in variables. This keeps the operations that make
+    them alive (fetching no more than a group of them lets the optimizer drop most of a static RNN)
+    and copies nothing: assigning to a resource variable takes over the tensor's buffer.
+
+    A session's call returns when all its kernels have run, so `sync` has nothing left to wait for.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        mode: Mode,
+        stage: Stage,
+        *,
+        device: str,
+        config: Any,
+        network: Callable[[Case], Network],
+        unrolled: bool,
+        control_flow_v2: bool,
+    ) -> None:
+        self._case = case
+        self._mode = mode
+        self._graph = tf.Graph()
+        with self._graph.as_default(), tf.device(device), control_flow(v2=control_flow_v2):
+            with stage("graph"):
+                self._inputs = Inputs(case, mode, case.seq_len if unrolled else None)
+                self._network = network(case)
+                outputs, state = self._network(*self._inputs.network())
+                self._input_ports = [_port(value) for value in self._inputs.variables]
+                self._weight_ports = [_port(value) for value in self._network.variables]
+            self._state_names = tuple(state[0])
+            self._results: list[Tensor] = []
+            with stage("gradients" if mode == "train" else "results"):
+                step = self._training(outputs) if mode == "train" else self._keep(outputs, state)
+        with stage("session"):
+            self._session = v1.Session(graph=self._graph, config=config)
+            self._step: Callable[[], Any] = self._session.make_callable(step)
+
+    def _keep(self, outputs: Tensor, state: StateTensors) -> Any:
+        """The operation that leaves outputs and final state in variables, read by `_results`."""
+        b, h = self._case.batch, self._case.hidden
+        stores = [variable("outputs", self._case.dtype, (b, None, h))]
+        stores += [variable("final_state", self._case.dtype, (b, h)) for _ in flatten(state)]
+        self._results = [store.read_value() for store in stores]
+        return tf.group(
+            *(
+                store.assign(value, read_value=False)
+                for store, value in zip(stores, [outputs, *flatten(state)], strict=True)
+            ),
+            name="forward",
+        )
+
+    def _training(self, outputs: Tensor) -> Tensor:
+        """The loss [], there only after all weights have been updated."""
+        targets, learning_rate = self._inputs.training()
+        loss = half_mean_square(outputs, targets)
+        variables = self._network.variables
+        gradients = self._network.project(tf.gradients(loss, variables))
+        # Without this order an update could overtake another step's read of the same weights.
+        with tf.control_dependencies([loss, *gradients]):
+            updates = [
+                value.assign_sub(learning_rate * gradient, read_value=False)
+                for value, gradient in zip(variables, gradients, strict=True)
+            ]
+        with tf.control_dependencies(updates):
+            return tf.identity(loss, name="loss")
+
+    def load(self, weights: Weights) -> None:
+        self._write(self._weight_ports, self._network.pack(weights))
+
+    def bind(self, batch: Batch) -> None:
+        self._write(self._input_ports, self._inputs.values(batch))
+
+    def _write(self, ports: Sequence[_Port], values: Sequence[Array | float]) -> None:
+        feed = {port.placeholder: value for port, value in zip(ports, values, strict=True)}
+        self._session.run([port.write for port in ports], feed)
+
+    def forward(self) -> None:
+        """See `Runner`. The handle is empty: the results are where `fetch` reads them."""
+        require_mode(self._mode, "forward")
+        self._step()
+
+    def train(self) -> Any:
+        """See `Runner`. The handle is the loss itself, which a session copies to the host."""
+        require_mode(self._mode, "train")
+        return self._step()
+
+    def sync(self, out: object) -> None:
+        """Nothing is left to wait for."""
+
+    def fetch(self, out: object) -> Output:
+        outputs, *state = self._session.run(self._results)
+        return Output(outputs=outputs, state=unflatten(self._state_names, state))
+
+    def fetch_loss(self, out: Any) -> float:
+        return float(out)
+
+    def weights(self) -> Weights:
+        return self._network.unpack(self._session.run([port.read for port in self._weight_ports]))
+
+    def program_size(self) -> Mapping[str, int]:
+        return count_nodes(self._graph)
+
+    def close(self) -> None:
+        self._session.close()
+        # The session frees its variables only when it is gone, and the graph with its last user.
+        del self._step, self._session, self._graph, self._network, self._inputs
+        del self._results, self._input_ports, self._weight_ports

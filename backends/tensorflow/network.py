@@ -1,0 +1,166 @@
+"""What every TensorFlow strategy is made of: a network, its resident inputs, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from backends.api import Array, Batch, Case, LayerState, Mode, State, Unsupported, Weights
+from backends.cells import CELLS
+from backends.data import check_batch, initial_state
+
+#: A tensor or a variable: TensorFlow's types are not checked.
+Tensor = Any
+
+#: The tensors of `backends.api.State`.
+StateTensors = tuple[Mapping[str, Tensor], ...]
+
+
+class Network(Protocol):
+    """The layers of a case and the loop that carries them over time.
+
+    Constructed and called within the graph or function that runs it. It makes its variables when it
+    is constructed or at the latest when it is called; they hold no weights before `pack`'s arrays
+    are assigned to them.
+    """
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """All trained variables, layer by layer; complete after the first call."""
+
+    def __call__(
+        self, x: Tensor, lengths: Tensor | None, state: StateTensors
+    ) -> tuple[Tensor, StateTensors]:
+        """Outputs [B, T, H] and final state for x [B, T, D], lengths [B] or None, and a state."""
+
+    def pack(self, weights: Weights) -> list[Array]:
+        """Canonical weights as the values of `variables`."""
+
+    def unpack(self, values: Sequence[Array]) -> Weights:
+        """The inverse of `pack`."""
+
+    def project(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Gradients of `variables`, zero where these hold more than the canonical weights do.
+
+        Most networks hold no more and return what they are given.
+        """
+
+
+def variable(name: str, dtype: str, shape: Sequence[int | None]) -> Tensor:
+    """A variable for other values than its zeros; None in a shape is an axis of any length."""
+    return tf.Variable(
+        tf.zeros([size or 0 for size in shape], dtype), trainable=False, shape=shape, name=name
+    )
+
+
+class Inputs:
+    """A batch in variables on the device. Programs read them: no call feeds or copies anything.
+
+    `steps` is T where the program is unrolled for it, or None where any T will do. Targets and the
+    learning rate exist only for mode "train".
+    """
+
+    def __init__(self, case: Case, mode: Mode, steps: int | None) -> None:
+        self._case = case
+        self._steps = steps
+        self._x = variable("x", case.dtype, (case.batch, steps, case.inputs))
+        self._state = tuple(
+            {
+                name: variable(f"state_{layer}_{name}", case.dtype, (case.batch, case.hidden))
+                for name in CELLS[case.cell].state
+            }
+            for layer in range(case.layers)
+        )
+        # TensorFlow has no int32 variables on a GPU.
+        self._lengths = (
+            variable("lengths", "int64", (case.batch,)) if case.lengths == "ragged" else None
+        )
+        self._training: tuple[Tensor, ...] = (
+            (
+                variable("targets", case.dtype, (case.batch, steps, case.hidden)),
+                variable("learning_rate", case.dtype, ()),
+            )
+            if mode == "train"
+            else ()
+        )
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """Everything that `values` has a value for, in its order."""
+        lengths = () if self._lengths is None else (self._lengths,)
+        state = [value for layer in self._state for value in layer.values()]
+        return [self._x, *state, *lengths, *self._training]
+
+    def values(self, batch: Batch) -> list[Array | float]:
+        """The values of `variables` for a batch.
+
+        Raises `ValueError` for a batch that is none of the case, `Unsupported` for a shape that the
+        program was not built for.
+        """
+        check_batch(self._case, batch)
+        b, t = batch.x.shape[:2]
+        if b != self._case.batch:
+            raise Unsupported(f"graph is built for B={self._case.batch}, got B={b}")
+        if self._steps not in (None, t):
+            raise Unsupported(f"graph is built for T={self._steps}, got T={t}")
+        state = initial_state(self._case, batch)
+        return [
+            batch.x,
+            *(layer[name] for layer in state for name in CELLS[self._case.cell].state),
+            *(() if batch.lengths is None else (batch.lengths,)),
+            *((batch.targets, batch.learning_rate) if self._training else ()),
+        ]
+
+    def network(self) -> tuple[Tensor, Tensor | None, StateTensors]:
+        """Read what a network takes: x, lengths and initial state."""
+        return (
+            self._x.read_value(),
+            None if self._lengths is None else tf.cast(self._lengths.read_value(), tf.int32),
+            tuple(
+                {name: value.read_value() for name, value in layer.items()} for layer in self._state
+            ),
+        )
+
+    def training(self) -> tuple[Tensor, Tensor]:
+        """Read what a step takes besides: targets and learning rate. Only for mode "train"."""
+        targets, learning_rate = self._training
+        return targets.read_value(), learning_rate.read_value()
+
+
+def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of `backends.api.Runner`: a scalar for outputs and targets [B, T, H]."""
+    shape = tf.shape(targets)
+    return tf.reduce_sum(tf.square(outputs - targets)) / tf.cast(
+        2 * shape[0] * shape[1], outputs.dtype
+    )
+
+
+def count_nodes(graph: Any) -> dict[str, int]:
+    """Nodes of a graph with the bodies of its functions, and how many functions it has."""
+    definition = graph.as_graph_def()
+    functions = definition.library.function
+    nodes = len(definition.node) + sum(len(function.node_def) for function in functions)
+    return {"nodes": nodes, "functions": len(functions)}
+
+
+def flatten(state: StateTensors) -> list[Tensor]:
+    """A state's tensors, layer by layer."""
+    return [value for layer in state for value in layer.values()]
+
+
+def unflatten(names: Sequence[str], values: Sequence[Array]) -> State:
+    """The inverse of `flatten` on the host, for layers with these names."""
+    size = len(names)
+    layers: list[LayerState] = [
+        dict(zip(names, values[start : start + size], strict=True))
+        for start in range(0, len(values), size)
+    ]
+    return tuple(layers)
+
+
+def require_mode(built: Mode, asked: Mode) -> None:
+    """Raise `ValueError` where a runner built for one mode is asked for the other."""
+    if built != asked:
+        raise ValueError(f"the runner is built for mode {built!r}, not for {asked!r}")

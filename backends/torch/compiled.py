@@ -1,0 +1,105 @@
+"""The hand-written loop unrolled and compiled by torch.compile: dynamo, AOTAutograd, inductor.
+
+For mode "train" the region is the forward pass with the loss, and through AOTAutograd its backward;
+the update, and with it the learning rate, stays outside. torch.compile over `nn.LSTM` would compile
+nothing, hence the explicit loop and `fullgraph=True`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from multiprocessing.util import Finalize
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from backends.api import Case, Mode, Stage, Unavailable
+from backends.torch.loop import LoopRunner, Program, network_function
+from backends.torch.network import Function
+from backends.torch.torchscript import deprecated_jit
+
+_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+@cache
+def _use_empty_cache() -> None:
+    """Give inductor an empty folder, once a process, unless the environment names one.
+
+    Else the first call would take what an earlier process left in the user's folder, and how long
+    it takes would depend on what ran before. Headers that inductor precompiles stay where they are,
+    shared by all processes of the user. The folder goes when the process ends: `Finalize`, because
+    `atexit` does not run in children of multiprocessing.
+    """
+    if _CACHE_VARIABLE not in os.environ:
+        folder = tempfile.mkdtemp(prefix="rnn-bench-inductor-")
+        os.environ[_CACHE_VARIABLE] = folder
+        Finalize(None, shutil.rmtree, args=(folder,), exitpriority=0)
+
+
+def _check_compiler() -> None:
+    """Raise `Unavailable` where the C++ compiler that inductor calls is absent."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise Unavailable(f"torch.compile needs a C++ compiler: {compiler} (CXX) is not on PATH")
+
+
+def _with_own_code(function: Function) -> Function:
+    """The same function with a code object of its own.
+
+    Dynamo keeps compiled programs by code object: runners that shared one would search each other's
+    programs at every call, and the ninth would hit the recompile limit.
+    """
+    assert isinstance(function, FunctionType)
+    return FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+
+
+class _OneGraph:
+    """The inductor backend, which counts the graph's nodes and compiles no second graph.
+
+    A graph break or a recompilation would otherwise hide in a call that is timed as steady.
+    """
+
+    def __init__(self, inductor: Callable[[Any, Any], Any]) -> None:
+        self._inductor = inductor
+        self._nodes = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        if self._nodes:
+            raise RuntimeError("torch.compile asks for a second graph: a guard failed")
+        self._nodes = len(graph.graph.nodes)
+        return self._inductor(graph, inputs)
+
+    def size(self) -> Mapping[str, int]:
+        """Nodes of dynamo's graph; nothing before the first call, which compiles."""
+        return {"nodes": self._nodes} if self._nodes else {}
+
+
+def build_static(case: Case, mode: Mode, device: torch.device, stage: Stage) -> LoopRunner:
+    """The loop of T steps as one compiled program; the first call compiles.
+
+    Raises `Unavailable` without a C++ compiler.
+    """
+    _check_compiler()
+    _use_empty_cache()
+    # Seconds of import, which only this strategy needs. It meets TorchScript inside torch itself.
+    with stage("import-compiler"), deprecated_jit("script_method"):
+        backend = _OneGraph(import_module("torch._inductor.compile_fx").compile_fx)
+    call = torch.compile(
+        _with_own_code(network_function(case, mode)),
+        fullgraph=True,
+        dynamic=False,
+        backend=backend,
+    )
+    return LoopRunner(case, mode, device, Program(call=call, size=backend.size, fixed_shape=True))

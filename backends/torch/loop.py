@@ -1,0 +1,108 @@
+"""The runner of the hand-written loop, whatever calls it, and the eager strategy `dynamic`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backends.api import Array, Batch, Case, Mode, Stage, State, Unsupported, Weights
+from backends.cells import CELLS as SPECS
+from backends.torch.cells import CELLS, forget_bias
+from backends.torch.network import Function, forward_function, loss_function
+from backends.torch.runner import TorchRunner, synchronize, to_host
+
+
+def no_size() -> Mapping[str, int]:
+    """Of what has no program to count."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A callable form of `network_function`; `fixed_shape`: made for the case's B and T alone."""
+
+    call: Function
+    size: Callable[[], Mapping[str, int]] = no_size
+    fixed_shape: bool = False
+
+
+def network_function(case: Case, mode: Mode) -> Function:
+    """The case's forward pass, or for mode "train" its loss, as a Python function.
+
+    Each call returns new function objects.
+    """
+    forward = forward_function(CELLS[case.cell])
+    return forward if mode == "forward" else loss_function(forward)
+
+
+class LoopRunner(TorchRunner):
+    """Layers of a hand-written cell over time."""
+
+    def __init__(self, case: Case, mode: Mode, device: torch.device, program: Program) -> None:
+        super().__init__(case, mode, device)
+        self._program = program
+        self._cell = CELLS[case.cell]
+
+    def load(self, weights: Weights) -> None:
+        self._parameters = [
+            [self._resident(array) for array in self._cell.pack(layer)] for layer in weights
+        ]
+        constants: list[Tensor] = []
+        if self._cell.forget:
+            gates = SPECS[self._case.cell].gates
+            constants.append(self._resident(forget_bias(self._case, gates)))
+        self._layers = [parameters + constants for parameters in self._parameters]
+        self._leaves = [tensor for parameters in self._parameters for tensor in parameters]
+        for tensor in self._leaves:
+            tensor.requires_grad_(self._mode == "train")
+        synchronize(self._device)
+
+    def bind(self, batch: Batch) -> None:
+        b, t = batch.x.shape[:2]
+        if self._program.fixed_shape and t != self._case.seq_len:
+            raise Unsupported(f"graph is built for T={self._case.seq_len}, got T={t}")
+        if self._program.fixed_shape and b != self._case.batch:
+            raise Unsupported(f"graph is built for B={self._case.batch}, got B={b}")
+        super().bind(batch)
+
+    def weights(self) -> Weights:
+        return tuple(
+            self._cell.unpack([to_host(tensor) for tensor in parameters])
+            for parameters in self._parameters
+        )
+
+    def program_size(self) -> Mapping[str, int]:
+        return self._program.size()
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What the program is called with; lengths only where the case has them."""
+        targets = () if self._mode == "forward" else (self._targets,)
+        return (self._x, self._layers, self._state, *targets, *self._lengths)
+
+    def _bind_state(self, state: State) -> None:
+        names = SPECS[self._case.cell].state
+        self._state = [[self._resident(layer[name]) for name in names] for layer in state]
+
+    def _bind_lengths(self, lengths: Array | None) -> None:
+        self._lengths: tuple[Tensor, ...] = ()
+        if lengths is not None:
+            self._lengths = (torch.tensor(lengths, dtype=torch.int64, device=self._device),)
+
+    def _forward(self) -> tuple[Tensor, Any]:
+        outputs, state = self._program.call(*self.arguments())
+        return outputs, state
+
+    def _loss(self) -> Tensor:
+        return self._program.call(*self.arguments())
+
+    def _layer_states(self, state: Any) -> Sequence[Sequence[Tensor]]:
+        return state
+
+
+def build_dynamic(case: Case, mode: Mode, device: torch.device, _stage: Stage) -> LoopRunner:
+    """The loop run by Python, operation after operation."""
+    return LoopRunner(case, mode, device, Program(call=network_function(case, mode)))

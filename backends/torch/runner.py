@@ -1,0 +1,119 @@
+"""What every torch runner does alike: data on the device, one call, one SGD step, copies out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backends.api import Array, Batch, Case, Mode, Output, State, Weights
+from backends.cells import CELLS
+from backends.data import check_batch, initial_state
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def synchronize(device: torch.device) -> None:
+    """Block until the device has done what was enqueued; eager CPU operations are done already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def to_host(tensor: Tensor) -> Array:
+    """A copy in NumPy that shares nothing with the tensor."""
+    return np.array(tensor.detach().cpu().numpy())
+
+
+class TorchRunner(ABC):
+    """One case on one device; a subclass has the weights, the state's layout and the program."""
+
+    def __init__(self, case: Case, mode: Mode, device: torch.device) -> None:
+        self._case = case
+        self._mode = mode
+        self._device = device
+        self._leaves: list[Tensor] = []  # what a training step takes gradients of
+
+    @abstractmethod
+    def load(self, weights: Weights) -> None:
+        """See `backends.api.Runner`."""
+
+    @abstractmethod
+    def weights(self) -> Weights:
+        """See `backends.api.Runner`."""
+
+    @abstractmethod
+    def _bind_state(self, state: State) -> None:
+        """Take the initial state."""
+
+    @abstractmethod
+    def _bind_lengths(self, lengths: Array | None) -> None:
+        """Take the lengths [B]."""
+
+    @abstractmethod
+    def _forward(self) -> tuple[Tensor, Any]:
+        """Outputs [B, T, H] and the final state in the subclass's layout."""
+
+    @abstractmethod
+    def _loss(self) -> Tensor:
+        """The scalar loss, with its graph."""
+
+    @abstractmethod
+    def _layer_states(self, state: Any) -> Sequence[Sequence[Tensor]]:
+        """A final state by layer, each in the order of the cell's state."""
+
+    def bind(self, batch: Batch) -> None:
+        check_batch(self._case, batch)
+        self._x = self._resident(batch.x)
+        self._targets = self._resident(batch.targets)
+        self._learning_rate = batch.learning_rate
+        self._bind_lengths(batch.lengths)
+        self._bind_state(initial_state(self._case, batch))
+        synchronize(self._device)
+
+    def forward(self) -> Any:
+        with torch.inference_mode():
+            return self._forward()
+
+    def train(self) -> Tensor:
+        loss = self._loss()
+        # `grad` hands the gradients over and stores none: there is nothing to clear.
+        gradients = torch.autograd.grad(loss, self._leaves)
+        with torch.no_grad():
+            for tensor, gradient in self._updates(gradients):
+                tensor.sub_(gradient, alpha=self._learning_rate)
+        return loss.detach()
+
+    def sync(self, out: object) -> None:
+        synchronize(self._device)
+
+    def fetch(self, out: Any) -> Output:
+        outputs, state = out
+        names = CELLS[self._case.cell].state
+        return Output(
+            outputs=to_host(outputs),
+            state=tuple(
+                {name: to_host(value) for name, value in zip(names, layer, strict=True)}
+                for layer in self._layer_states(state)
+            ),
+        )
+
+    def fetch_loss(self, out: Tensor) -> float:
+        return float(out.item())
+
+    def program_size(self) -> Mapping[str, int]:
+        return {}
+
+    def close(self) -> None:
+        vars(self).clear()  # the tensors, and the program with what it was compiled to
+
+    def _updates(self, gradients: Sequence[Tensor]) -> Iterable[tuple[Tensor, Tensor]]:
+        """What is updated, each with its gradient."""
+        return zip(self._leaves, gradients, strict=True)
+
+    def _resident(self, array: Array) -> Tensor:
+        """A copy on the device: the caller may write into its array afterwards."""
+        return torch.tensor(array, dtype=DTYPES[self._case.dtype], device=self._device)

@@ -1,0 +1,69 @@
+"""The hand-written loop in TorchScript: recorded (`traced`) or parsed from source (`scripted`).
+
+The profiling executor optimises at the second call, not the first.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from backends.api import Case, Mode, Stage
+from backends.data import make_batch, make_weights
+from backends.torch.loop import LoopRunner, Program, build_dynamic, network_function
+from backends.torch.network import Function
+
+
+@contextmanager
+def deprecated_jit(name: str) -> Iterator[None]:
+    """Silence the notice that `torch.jit.<name>` is deprecated, and nothing else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f"`torch.jit.{name}` is deprecated", DeprecationWarning)
+        yield
+
+
+def _count(block: Any) -> int:
+    """Nodes of a graph, those of its loop bodies and branches included."""
+    return sum(1 + sum(map(_count, node.blocks())) for node in block.nodes())
+
+
+def _program(function: Any, *, fixed_shape: bool) -> Program:
+    def size() -> Mapping[str, int]:
+        return {"nodes": _count(function.inlined_graph)}
+
+    return Program(call=function, size=size, fixed_shape=fixed_shape)
+
+
+def _tuples(forward: Function) -> Function:
+    """The function with the final state in tuples: a trace cannot return nested lists."""
+
+    def traceable(*arguments: Any) -> Any:
+        outputs, state = forward(*arguments)
+        return outputs, tuple(tuple(layer) for layer in state)
+
+    return traceable
+
+
+def build_traced(case: Case, mode: Mode, device: torch.device, stage: Stage) -> LoopRunner:
+    """The operations of one run, recorded: T steps one after the other."""
+    example = build_dynamic(case, mode, device, stage)
+    example.load(make_weights(case))
+    example.bind(make_batch(case))
+    function = network_function(case, mode)
+    if mode == "forward":
+        function = _tuples(function)
+    with stage("trace"), deprecated_jit("trace"):
+        # check_trace would trace and run everything a second time.
+        traced = torch.jit.trace(function, example.arguments(), check_trace=False)
+    return LoopRunner(case, mode, device, _program(traced, fixed_shape=True))
+
+
+def build_scripted(case: Case, mode: Mode, device: torch.device, stage: Stage) -> LoopRunner:
+    """The loop as TorchScript's interpreter runs it, for any T."""
+    with stage("script"), deprecated_jit("script"):
+        scripted = torch.jit.script(network_function(case, mode))
+    return LoopRunner(case, mode, device, _program(scripted, fixed_shape=False))
