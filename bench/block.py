@@ -206,7 +206,7 @@ def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
     """A cold or a memory job, in a fresh worker of its own."""
     outcome = _Outcome(job=job)
     reply: Mapping[str, Any] = {}
-    with team.worker(backend_of(job), fresh_cache=job.measure == "cold") as worker:
+    with team.worker(backend_of(job), fresh_cache=True) as worker:
         outcome.worker = {"pid": worker.pid}
         try:
             reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)

@@ -284,7 +284,7 @@ class _Engine:
         for job in self._sweep.jobs(measure):
             if job.case != case or job.mode != mode:
                 continue
-            reason, cap = missing(backend_of(job)), self._sweep.cap(job.implementation, case)
+            reason, cap = missing(backend_of(job)), self._sweep.cap(job)
             before = settled.get(job.implementation)
             if reason is not None:
                 self._keep(_unmeasured(job, block, Status.UNAVAILABLE, reason))

@@ -118,7 +118,8 @@ class Sweep:
     title: str
     axes: Axes
     sampling: Sampling
-    caps: Mapping[str, int] = field(default_factory=dict)
+    #: implementation -> mode -> longest T. Absent: no cap.
+    caps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def implementations(self) -> list[Implementation]:
         """The chosen implementations, in registry order."""
@@ -163,12 +164,16 @@ class Sweep:
     def modes(self) -> list[Mode]:
         return [mode for mode in MODES if mode in self.axes.mode]
 
-    def cap(self, implementation: str, case: Case) -> str | None:
-        """Why this sweep leaves an implementation out of a case, or None."""
-        longest = self.caps.get(implementation)
-        if longest is None or case.seq_len <= longest:
+    def cap(self, job: Job) -> str | None:
+        """Why this sweep leaves a job out, or None."""
+        longest = self.caps.get(job.implementation, {}).get(job.mode)
+        t = job.case.seq_len
+        if longest is None or t <= longest:
             return None
-        return f"T={case.seq_len}: this sweep stops {implementation} at T={longest}; see --no-caps"
+        return (
+            f"T={t}: this sweep stops {job.implementation} {job.mode} at T={longest}, where "
+            "compiling takes too long; --no-caps lifts it"
+        )
 
     def jobs(self, measure: Measure) -> list[Job]:
         """Every job of one way of measuring, capped ones too. Limits have steady jobs only."""
@@ -213,21 +218,30 @@ def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
         choose(f"key in {path.name}", key, ("title", "axes", "sampling", "caps"))
     axes = _table(path, data, "axes", [f.name for f in fields(Axes)])
     sampling = _table(path, data, "sampling", [f.name for f in fields(Sampling)])
-    caps = data.get("caps", {})
-    for name, longest in caps.items():
-        choose(f"implementation in {path.name}", name, IMPLEMENTATIONS)
-        if not isinstance(longest, int) or longest < 1:
-            raise UsageError(f"cap {name} {longest!r}: must be a whole number of 1 or more")
     try:
         return Sweep(
             name=path.stem,
             title=str(data.get("title", path.stem)),
             axes=Axes(**{k: tuple(v) for k, v in axes.items()}),
             sampling=Sampling(**sampling),
-            caps=dict(caps),
+            caps=_caps(path, data),
         )
     except TypeError as error:
         raise UsageError(f"preset {path}: {error}") from error
+
+
+def _caps(path: Path, data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Read the table [caps]: `"torch/static" = 10`, or `{ forward = 50, train = 10 }`."""
+    table = _table(path, data, "caps", IMPLEMENTATIONS) if "caps" in data else {}
+    caps: dict[str, dict[str, int]] = {}
+    for name, value in table.items():
+        by_mode = value if isinstance(value, dict) else dict.fromkeys(MODES, value)
+        for mode, longest in by_mode.items():
+            choose(f"mode of cap {name} in {path.name}", mode, MODES)
+            if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
+                raise UsageError(f"cap {name} {longest!r}: must be a whole number of 1 or more")
+        caps[name] = by_mode
+    return caps
 
 
 def _table(

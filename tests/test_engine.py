@@ -167,11 +167,11 @@ def test_a_missing_framework_is_recorded_and_stops_nobody(
 
 
 def test_a_cap_is_recorded_with_its_reason(tmp_path: Path) -> None:
-    plan = replace(sweep("fine", "fine-too", blocks=1), caps={"scripted/fine": 2})
+    plan = replace(sweep("fine", "fine-too", blocks=1), caps={"scripted/fine": {"forward": 2}})
     result = execute(tmp_path, plan)
     (capped,) = of(result, "fine", "steady")
     assert capped.status == Status.CAPPED
-    assert "stops scripted/fine at T=2" in capped.reason
+    assert "stops scripted/fine forward at T=2" in capped.reason
     assert of(result, "fine-too", "steady")[0].status == Status.OK
 
 

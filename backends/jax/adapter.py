@@ -53,8 +53,13 @@ class JaxBackend:
 
 
 def create(threads: int) -> JaxBackend:
-    """The JAX backend; starts XLA's client, so call it after a fork.
+    """The JAX backend. It starts XLA's client: call it after a fork.
 
-    The pool has the size that the environment gave when the client started (see `threads`).
+    Raises `RuntimeError` where the pool has another size than `threads`: the environment sets it,
+    once a process.
     """
-    return JaxBackend()
+    backend = JaxBackend()
+    pool = backend.threads()["xla_pool"]
+    if pool != threads:
+        raise RuntimeError(f"XLA's pool has {pool} threads, asked for {threads}: set PJRT_NPROC")
+    return backend

@@ -58,10 +58,10 @@ class JaxRunner:
             self._data += self._resident((batch.targets, rate))
 
     def forward(self) -> Any:
-        return self._compiled(self._weights, *self._data)
+        return self._call("forward")
 
     def train(self) -> Any:
-        out = self._compiled(self._weights, *self._data)
+        out = self._call("train")
         self._weights = out[1]
         return out
 
@@ -95,6 +95,11 @@ class JaxRunner:
     def close(self) -> None:
         del self._traced, self._compiled
         self._weights = self._data = ()
+
+    def _call(self, mode: Mode) -> Any:
+        if mode != self._mode:
+            raise ValueError(f"built for mode {self._mode!r}, not for {mode!r}")
+        return self._compiled(self._weights, *self._data)
 
     def _resident(self, tree: Any) -> Any:
         """Copies on the device. Never views: the caller may go on to change its own arrays."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 #: What stands where there is no number.
-NONE = "–"
+NONE = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +55,45 @@ def digits(value: float, count: int = 3) -> str:
     return f"{rounded:,.{max(0, count - 1 - magnitude)}f}"
 
 
-def error(value: float) -> str:
-    """An error to two digits, always with its power of ten."""
-    if math.isnan(value):
-        return NONE
-    return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else f"{value}"
+def count(value: float) -> str:
+    """A number of calls, rounded up, to two significant digits."""
+    whole = math.ceil(value)
+    return f"{round(whole, 2 - len(str(whole))):,}" if whole >= 100 else f"{whole}"
+
+
+def errors(absolute: float, relative: float) -> str:
+    """An absolute and a relative error, to two digits, always with their power of ten."""
+    return NONE if math.isnan(absolute) else f"{_power(absolute)} ({_power(relative)})"
+
+
+def _power(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}"
 
 
 def spread(low: float, high: float) -> str:
     """A range over workers. Not in brackets: those are kept for intervals."""
-    return NONE if math.isnan(low) else f"{digits(low)} – {digits(high)}"
+    return NONE if math.isnan(low) else f"{digits(low)}..{digits(high)}"
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """A number with its interval, all to as many decimals as the number has with three digits."""
+    """A number with its interval, to three digits, or two decimals below 1."""
     if math.isnan(value):
         return NONE
-    text = digits(value)
+    text = f"{value:.2f}" if 0.1 <= value < 1 else digits(value, 3 if value >= 1 else 2)
     if math.isnan(low):
         return f"{text} (no interval)"
+    if low * 1000 < value or value * 1000 < high:
+        return f"{text} [{low:.0e}, {high:.0e}]"
     decimals = len(text.partition(".")[2])
-    return f"{text} [{low:,.{decimals}f}, {high:,.{decimals}f}]"
+    return f"{text} [{_bound(low, decimals)}, {_bound(high, decimals)}]"
+
+
+def _bound(bound: float, decimals: int) -> str:
+    """A bound of an interval; one that is close to 1 has the digits that tell it from 1."""
+    if bound != 1:
+        while decimals < 6 and round(bound, decimals) == 1:
+            decimals += 1
+    return f"{bound:,.{decimals}f}"
 
 
 def each(function: Callable[..., str], *columns: pd.Series[float]) -> list[str]:

@@ -1,0 +1,153 @@
+"""Options and hooks of `pytest bench`: which jobs are items, and where their records come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import IMPLEMENTATIONS
+from bench import run
+from bench.errors import UsageError
+from bench.export import evidence_of, not_replayed
+from bench.naming import group_name, job_name
+from bench.record import Job, Run, read_run
+from bench.report.evidence import Evidence
+from bench.sweep import RANKED, Sweep, load_preset
+
+#: The run that is replayed: named, or measured by the first item that needs it.
+_RUN = pytest.StashKey[Run]()
+_SWEEP = pytest.StashKey[Sweep]()
+
+#: Axes that are fields of a case by the same name.
+_CASE_AXES = (
+    *("cell", "seq_len", "batch", "layers", "hidden", "inputs"),
+    *("lengths", "dtype", "device"),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("rnn-bench")
+    group.addoption(
+        "--bench-preset",
+        metavar="NAME",
+        default="smoke",
+        help="Preset (or TOML file) whose jobs are the items. Default: %(default)s.",
+    )
+    group.addoption(
+        "--bench-run",
+        metavar="FOLDER",
+        help="Replay the records of this run; without it the selected jobs are measured first.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder: str | None = config.getoption("bench_run")
+    try:
+        if folder is not None:
+            config.stash[_RUN] = read_run(Path(folder))
+        else:
+            config.stash[_SWEEP] = load_preset(config.getoption("bench_preset"))
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "job" not in metafunc.fixturenames:
+        return
+    stash = metafunc.config.stash
+    if _RUN in stash:
+        jobs = [evidence.job for evidence in evidence_of(stash[_RUN])]
+    else:
+        jobs = stash[_SWEEP].jobs("steady") + stash[_SWEEP].jobs("cold")
+    metafunc.parametrize(
+        "job",
+        [
+            pytest.param(job, id=job_name(job), marks=pytest.mark.benchmark(group=group_name(job)))
+            for job in jobs
+            if job.measure != "memory"
+        ],
+    )
+
+
+def narrowed(sweep: Sweep, jobs: Sequence[Job]) -> Sweep:
+    """The sweep with only the axis values that the jobs have: no less than the jobs."""
+    entries = [IMPLEMENTATIONS[job.implementation] for job in jobs]
+    ranked = [entry for entry in entries if entry.kind in RANKED]
+    values: dict[str, Sequence[Any]] = {
+        name: [getattr(job.case, name) for job in jobs] for name in _CASE_AXES
+    }
+    values["mode"] = [job.mode for job in jobs]
+    values["backend"] = [entry.backend for entry in ranked]
+    values["strategy"] = [entry.strategy.name for entry in ranked]
+    axes: dict[str, Any] = {name: tuple(dict.fromkeys(found)) for name, found in values.items()}
+    return replace(sweep, axes=replace(sweep.axes, **axes))
+
+
+@pytest.fixture(scope="session")
+def evidence(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Job, Evidence]:
+    """What is known of each job of the run, which is measured first where none was named."""
+    stash = request.config.stash
+    if _RUN not in stash:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            pytest.fail("jobs measured at once disturb each other: leave out -n", pytrace=False)
+        jobs = [
+            job
+            for item in request.session.items
+            if isinstance(item, pytest.Function)
+            and isinstance(job := item.callspec.params.get("job"), Job)
+        ]
+        stash[_RUN] = run.execute(
+            narrowed(stash[_SWEEP], jobs),
+            tmp_path_factory.mktemp("bench") / "run",
+            threads=1,
+            start="fork",
+            command="pytest bench",
+            progress=run.Silent(),
+        )
+    return {found.job: found for found in evidence_of(stash[_RUN])}
+
+
+@pytest.fixture
+def job_evidence(evidence: dict[Job, Evidence], job: Job) -> Evidence:
+    return evidence[job]
+
+
+@pytest.fixture
+def memory_evidence(evidence: dict[Job, Evidence], job: Job) -> Evidence | None:
+    """The memory job beside this one; a limit has none."""
+    return evidence.get(replace(job, measure="memory"))
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
+    """The host that measured, which need not be this one. None leaves it to pytest-benchmark."""
+    if _RUN not in config.stash:
+        return None
+    host: dict[str, Any] = config.stash[_RUN].manifest.get("host", {})
+    return {
+        "node": host.get("hostname"),
+        "processor": host.get("cpu"),
+        "machine": host.get("machine"),
+        "python_version": host.get("python"),
+        "system": host.get("system"),
+        "cpu": {"brand_raw": host.get("cpu"), "count": host.get("cores")},
+    }
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Say which run this is, and which of its jobs are not here."""
+    if _RUN not in config.stash:
+        return
+    found = config.stash[_RUN]
+    manifest = found.manifest
+    output_json["datetime"] = manifest.get("created", output_json["datetime"])
+    output_json["run"] = {
+        name: manifest.get(name) for name in ("id", "status", "command", "threads", "versions")
+    }
+    output_json["not_replayed"] = not_replayed(found)

@@ -1,0 +1,148 @@
+"""How long a job will take, roughly: for the dry run, and as weights of the progress bar.
+
+Off by a factor of two on another machine, and nothing that is reported rests on it. The figures are
+of a 2-core virtual machine, with forked workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from backends import IMPLEMENTATIONS
+from backends.api import Kind
+from backends.products import flops
+from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
+from bench.record import MEASURES, Job, Measure
+from bench.sweep import Sampling, Sweep
+
+#: Seconds until a forked worker answers, and until it is gone.
+WORKER_S = 0.5
+
+#: Seconds for which a block waits for a backend's fork server to import its framework.
+IMPORT_S = 3.0
+
+#: Seconds a floating-point operation in a large matrix product.
+FLOP_S = 6e-12
+
+#: A training step has about this many times the operations of a forward pass.
+TRAIN = 3.0
+
+#: Calls that checking the outputs or the gradients makes.
+CHECK_CALLS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What an implementation takes beside its matrix products.
+
+    `build_s` seconds to build, load and call once, `build_step_s` the same for each step of each
+    layer that is unrolled, `step_s` seconds that a call spends on each step of each layer.
+    """
+
+    build_s: float
+    build_step_s: float
+    step_s: float
+
+
+#: By kind, for an implementation that is not in `_COSTS`.
+_DEFAULTS: Mapping[Kind, Cost] = {
+    "static": Cost(build_s=0.5, build_step_s=2e-2, step_s=4e-5),
+    "dynamic": Cost(build_s=0.5, build_step_s=0.0, step_s=4e-5),
+    "fused": Cost(build_s=0.2, build_step_s=0.0, step_s=1e-5),
+    "limit": Cost(build_s=0.05, build_step_s=0.0, step_s=5e-6),
+    "oracle": Cost(build_s=0.0, build_step_s=0.0, step_s=5e-4),
+}
+
+_COSTS: Mapping[str, Cost] = {
+    "tensorflow/static": Cost(build_s=0.3, build_step_s=1.5e-2, step_s=4e-5),
+    "tensorflow/dynamic": Cost(build_s=0.3, build_step_s=0.0, step_s=6e-5),
+    "tensorflow/dynamic-v2": Cost(build_s=0.4, build_step_s=0.0, step_s=7e-5),
+    "tensorflow/fused": Cost(build_s=0.2, build_step_s=0.0, step_s=2e-5),
+    "tensorflow/keras": Cost(build_s=0.8, build_step_s=0.0, step_s=8e-5),
+    "tensorflow/keras-unrolled": Cost(build_s=0.8, build_step_s=3e-2, step_s=5e-5),
+    "tensorflow/xla": Cost(build_s=0.8, build_step_s=0.0, step_s=3e-5),
+    "torch/static": Cost(build_s=6.0, build_step_s=1.0, step_s=1e-5),
+    "torch/traced": Cost(build_s=0.1, build_step_s=5e-3, step_s=8e-5),
+    "torch/dynamic": Cost(build_s=0.05, build_step_s=0.0, step_s=1e-4),
+    "torch/scripted": Cost(build_s=0.1, build_step_s=0.0, step_s=8e-5),
+    "torch/fused": Cost(build_s=0.05, build_step_s=0.0, step_s=2e-5),
+    "jax/static": Cost(build_s=0.3, build_step_s=4e-2, step_s=1e-5),
+    "jax/dynamic": Cost(build_s=0.4, build_step_s=0.0, step_s=1e-5),
+    "jax/scan-unroll": Cost(build_s=1.0, build_step_s=0.0, step_s=1e-5),
+}
+
+
+def job_seconds(job: Job, sampling: Sampling) -> float:
+    """Seconds that one block of a job takes. Pure: the same on every machine."""
+    ready, call = _ready_seconds(job), _call_seconds(job)
+    if job.measure != "steady":
+        return WORKER_S + ready + CHECK_CALLS * call
+    warm = max(sampling.warmup_s, sampling.warmup_calls * call)
+    turns = turns_needed({job.implementation: call}, seconds=sampling.steady_s)
+    # Each turn starts with a call that is discarded; a palindrome has two samples of each arm.
+    turn = call + 2 * PALINDROMES_PER_TURN * max(call, SAMPLE_S)
+    return WORKER_S + ready + CHECK_CALLS * call + warm + turns * turn
+
+
+def sweep_seconds(sweep: Sweep, *, absent: Collection[str] = ()) -> float:
+    """Seconds that a sweep takes, without what it caps and without the `absent` backends."""
+    sampling = sweep.sampling
+    counts = block_counts(sampling)
+    jobs = sum(
+        counts[measure] * job_seconds(job, sampling)
+        for measure in MEASURES
+        for job in runnable(sweep, measure, absent)
+    )
+    steady = runnable(sweep, "steady", absent)
+    servers = {IMPLEMENTATIONS[job.implementation].backend for job in steady}
+    return jobs + max(counts.values()) * len(servers) * IMPORT_S
+
+
+def block_counts(sampling: Sampling) -> dict[Measure, int]:
+    """In how many blocks each way of measuring takes part."""
+    return {
+        "steady": sampling.blocks,
+        "cold": sampling.cold_blocks,
+        "memory": sampling.memory_blocks,
+    }
+
+
+def runnable(sweep: Sweep, measure: Measure, absent: Collection[str]) -> list[Job]:
+    """The jobs that a sweep neither caps nor leaves out because a backend is `absent`."""
+    return [
+        job
+        for job in sweep.jobs(measure)
+        if IMPLEMENTATIONS[job.implementation].backend not in absent
+        and sweep.cap(job) is None
+    ]
+
+
+def _ready_seconds(job: Job) -> float:
+    """Seconds to build, load and call once."""
+    cost, case = _cost(job), job.case
+    unrolled = cost.build_step_s * case.seq_len * case.layers
+    factor = TRAIN if job.mode == "train" else 1.0
+    return cost.build_s + factor * unrolled
+
+
+def _call_seconds(job: Job) -> float:
+    """Seconds of a steady call."""
+    case = job.case
+    factor = TRAIN if job.mode == "train" else 1.0
+    return flops(case, job.mode) * FLOP_S + factor * _cost(job).step_s * case.seq_len * case.layers
+
+
+def _cost(job: Job) -> Cost:
+    return _COSTS.get(job.implementation, _DEFAULTS[IMPLEMENTATIONS[job.implementation].kind])
+
+
+def words(seconds: float) -> str:
+    """A time to the precision that an estimate deserves: "40 s", "3 min", "1 h 20 min"."""
+    if seconds < 60:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

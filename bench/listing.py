@@ -1,0 +1,59 @@
+"""What there is to choose from: implementations, cells, presets, devices."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backends import IMPLEMENTATIONS, missing
+from backends.cells import CELLS
+from bench import run
+from bench.sweep import load_preset, preset_names
+
+
+def print_implementations(console: Console) -> None:
+    """Every implementation, and whether its framework is installed. Imports no framework."""
+    table = _table("implementation", "kind", "what it is", "here")
+    for entry in IMPLEMENTATIONS.values():
+        reason = missing(entry.backend)
+        here = Text("installed") if reason is None else Text(reason, style="yellow")
+        table.add_row(entry.name, entry.kind, Text(entry.strategy.title), here)
+    console.print(table)
+
+
+def print_cells(console: Console) -> None:
+    """Every cell with its gates in canonical order."""
+    table = _table("cell", "gates", "what it is")
+    for spec in CELLS.values():
+        table.add_row(spec.name, ", ".join(spec.gates), Text(spec.title))
+    console.print(table)
+
+
+def print_presets(console: Console) -> None:
+    """Every preset with what it is for."""
+    table = _table("preset", "what it is for")
+    for name in preset_names():
+        table.add_row(name, Text(load_preset(name).title))
+    console.print(table)
+
+
+def print_devices(console: Console) -> None:
+    """What each framework says that it can compute on. Starts a worker for each."""
+    table = _table("backend", "device", "what it is", "versions")
+    for backend, info in run.describe_backends(threads=1).items():
+        if "error" in info:
+            table.add_row(backend, "", Text(str(info["error"]), style="yellow"), "")
+            continue
+        versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+        for device, words in info["devices"].items():
+            table.add_row(backend, device, Text(str(words)), Text(versions))
+    console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

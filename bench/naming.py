@@ -1,0 +1,34 @@
+"""What cases and jobs are called. Names are read by people; nothing parses them."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+
+from backends.api import Case
+from bench.record import Job
+from bench.report.model import LETTERS
+
+
+def case_name(case: Case, *, between: str = "-", equals: str = "") -> str:
+    """`lstm-T50-B16-L1-H128-D128`, and after it whatever is not as usual: `-ragged-float64`.
+
+    It depends on nothing but the case, and cases that differ have different names.
+    """
+    parts: list[str] = [case.cell]
+    parts += [f"{letter}{equals}{getattr(case, name)}" for name, letter in LETTERS.items()]
+    for field in fields(Case):
+        value = getattr(case, field.name)
+        if field.name not in LETTERS and field.default not in (MISSING, value):
+            parts.append(value if isinstance(value, str) else f"{field.name}={value}")
+    return between.join(parts)
+
+
+def group_name(job: Job) -> str:
+    """What a job is compared within: `lstm-T50-B16-L1-H128-D128-train`, `...-train-cold`."""
+    measure = "" if job.measure == "steady" else f"-{job.measure}"
+    return f"{case_name(job.case)}-{job.mode}{measure}"
+
+
+def job_name(job: Job) -> str:
+    """`tensorflow/static-lstm-T50-B16-L1-H128-D128-train`."""
+    return f"{job.implementation}-{group_name(job)}"

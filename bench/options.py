@@ -1,0 +1,86 @@
+"""Command-line options of a sweep's axes: lists separated by commas, whole numbers.
+
+Which values an axis may have is for `bench.sweep.Axes` to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from bench.errors import UsageError
+
+Words = tuple[str, ...]
+Numbers = tuple[int, ...]
+Command = Callable[..., Any]
+
+
+def words(_context: click.Context, option: click.Parameter, text: str | None) -> Words | None:
+    """`lstm,gru` -> names, taken as they are."""
+    return None if text is None else tuple(_parts(_name(option), text))
+
+
+def numbers(_context: click.Context, option: click.Parameter, text: str | None) -> Numbers | None:
+    """`25,100` -> whole numbers."""
+    if text is None:
+        return None
+    return tuple(_whole(_name(option), part) for part in _parts(_name(option), text))
+
+
+def count(_context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """A whole number of 1 or more."""
+    if text is None:
+        return None
+    number = _whole(_name(option), text)
+    if number < 1:
+        raise _not_a_count(_name(option), text)
+    return number
+
+
+def _name(option: click.Parameter) -> str:
+    return option.opts[0].removeprefix("--")
+
+
+def _parts(name: str, text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if "" in parts:
+        raise UsageError(f"{name} {text!r}: has an empty value; separate values by one comma each")
+    return parts
+
+
+def _whole(name: str, text: str) -> int:
+    # int() also takes 1_000 and digits of every script: nobody means them here.
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        raise _not_a_count(name, text)
+    return int(text)
+
+
+def _not_a_count(name: str, text: str) -> UsageError:
+    return UsageError(f"{name} {text!r}: must be a whole number of 1 or more")
+
+
+#: Options that each replace one axis of the preset: flag, what parses it, its form, its help.
+_AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
+    ("--backend", words, "A,B", "Frameworks: tensorflow, torch, jax."),
+    ("--strategy", words, "A,B", "Ways to carry time, by name; see `list`."),
+    ("--cell", words, "A,B", "Cells; see `list --cells`."),
+    ("--seq-len", numbers, "N,M", "Sequence lengths T."),
+    ("--batch", numbers, "N,M", "Batch sizes B."),
+    ("--layers", numbers, "N,M", "Numbers of layers L."),
+    ("--hidden", numbers, "N,M", "Hidden units H."),
+    ("--inputs", numbers, "N,M", "Input features D."),
+    ("--lengths", words, "A,B", "full, or ragged: each sequence has its own length."),
+    ("--dtype", words, "A,B", "float32, float64."),
+    ("--device", words, "A,B", "cpu, gpu."),
+    ("--mode", words, "A,B", "forward, or train: forward, backward and update."),
+)
+
+
+def axis_options(command: Command) -> Command:
+    """Add an option for each axis of a sweep; None is passed where it was not given."""
+    for flag, parse, form, text in reversed(_AXES):
+        command = click.option(flag, callback=parse, metavar=form, help=text)(command)
+    return command

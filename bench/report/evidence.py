@@ -1,0 +1,267 @@
+"""Records -> what a run knows of each of its jobs. Every planned job is there, measured or not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from backends import IMPLEMENTATIONS
+from backends.api import Case, Kind, Mode
+from bench import stats
+from bench.errors import UsageError
+from bench.record import MEASURES, Job, Measure, Record, Run, Status
+from bench.sweep import Axes, Sampling, Sweep
+
+#: The phases of a cold job that end with the first result.
+TO_FIRST = ("build", "load", "first")
+
+#: Samples that a record of each measure must have, if its status is to be believed.
+_PHASES: Mapping[Measure, tuple[str, ...]] = {"steady": ("steady",), "cold": TO_FIRST, "memory": ()}
+
+#: Outcomes that only reading can find.
+BAD_SAMPLES = "bad samples"
+NO_RECORD = "no record"
+
+#: What a job is called whose blocks did not all end the same way.
+_WORST_FIRST: tuple[str, ...] = (
+    BAD_SAMPLES,
+    Status.WRONG_OUTPUT,
+    Status.NAN,
+    Status.CRASHED,
+    Status.OOM,
+    Status.TIMEOUT,
+    Status.INTERRUPTED,
+    Status.UNAVAILABLE,
+    Status.UNSUPPORTED,
+    Status.CAPPED,
+    Status.OK,
+    NO_RECORD,
+)
+
+#: One of these in any block, measured in any way: it does not compute the case, so that none of its
+#: times or bytes mean anything.
+_VOID = frozenset({Status.WRONG_OUTPUT, Status.NAN})
+
+#: Blocks that an interruption took away say nothing against those that were finished.
+_RANKED = frozenset({str(Status.OK), str(Status.INTERRUPTED)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a job ended over its blocks: the worst status, why, and how many were ok of how many."""
+
+    status: str
+    reason: str
+    ok: int
+    planned: int
+
+    @property
+    def counted(self) -> str:
+        return f"{self.ok} of {self.planned}"
+
+    @property
+    def rankable(self) -> bool:
+        return self.status in _RANKED and self.ok > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What one job left over the blocks of a run.
+
+    `void` is the record that shows the implementation to be wrong in this case and mode; then
+    nothing here counts as measured.
+    """
+
+    job: Job
+    records: Sequence[Record]
+    planned: int
+    void: Record | None = None
+
+    @cached_property
+    def _faults(self) -> Mapping[int, str]:
+        """What is wrong with the samples of records that call themselves ok, by block."""
+        faults = {}
+        for record in self.records:
+            if record.status == Status.OK:
+                try:
+                    _check(record)
+                except ValueError as error:
+                    faults[record.block] = str(error)
+        return faults
+
+    @cached_property
+    def _good(self) -> Mapping[int, Record]:
+        if self.void is not None:
+            return {}
+        return {
+            record.block: record
+            for record in self.records
+            if record.status == Status.OK and record.block not in self._faults
+        }
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        if self.void is not None:
+            return Outcome(
+                status=str(self.void.status), reason=self.void.reason, ok=0, planned=self.planned
+            )
+        ends = [
+            (BAD_SAMPLES, self._faults[r.block])
+            if r.block in self._faults
+            else (str(r.status), r.reason)
+            for r in self.records
+        ] or [(NO_RECORD, "")]
+        status, reason = min(ends, key=lambda end: _WORST_FIRST.index(end[0]))
+        return Outcome(status=status, reason=reason, ok=len(self._good), planned=self.planned)
+
+    def blocks(self, phase: str) -> dict[int, Sequence[float]]:
+        """Samples [s] of a phase by block, of the blocks that were ok."""
+        return {b: r.samples[phase] for b, r in self._good.items() if phase in r.samples}
+
+    def single(self, *phases: str) -> dict[int, float]:
+        """Seconds by block that phases with one sample took together."""
+        return {
+            block: sum(sum(record.samples[phase]) for phase in phases)
+            for block, record in self._good.items()
+            if all(phase in record.samples for phase in phases)
+        }
+
+    def values(self, name: str) -> dict[int, float]:
+        """A value (bytes or a count) by block."""
+        return {b: r.values[name] for b, r in self._good.items() if name in r.values}
+
+    def phases(self) -> list[str]:
+        """Every phase that a block that was ok has samples of."""
+        return list(dict.fromkeys(p for record in self._good.values() for p in record.samples))
+
+    @cached_property
+    def steady(self) -> stats.Estimate | None:
+        """Seconds a call, or None where no block was ok."""
+        blocks = self.blocks("steady")
+        return stats.steady_estimate(blocks) if blocks else None
+
+
+def _check(record: Record) -> None:
+    """Raise `ValueError` for a record that is called ok and holds what no clock reads."""
+    for phase in _PHASES[record.job.measure]:
+        if phase not in record.samples:
+            raise ValueError(f"block {record.block}: has no sample of {phase}")
+    for phase, samples in record.samples.items():
+        stats.checked(samples, f"block {record.block}, {phase}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """All jobs of one case and mode of one run: what is compared with each other."""
+
+    run: str
+    case: Case
+    mode: Mode
+    jobs: Mapping[tuple[str, Measure], Evidence]
+
+    def get(self, implementation: str, measure: Measure) -> Evidence:
+        """What is known of a job; nothing where no such job was planned or recorded."""
+        job = Job(implementation=implementation, case=self.case, mode=self.mode, measure=measure)
+        return self.jobs.get((implementation, measure), Evidence(job=job, records=(), planned=0))
+
+    def implementations(self, *measures: Measure) -> list[str]:
+        """Those with a job of one of these measures; the fastest first, then as registered."""
+        known = list(IMPLEMENTATIONS)
+        names = {name for name, measure in self.jobs if measure in measures}
+
+        def key(name: str) -> tuple[float, int, str]:
+            steady = self.get(name, "steady").steady
+            place = known.index(name) if name in known else len(known)
+            return steady.value if steady else float("inf"), place, name
+
+        return sorted(names, key=key)
+
+    def outcomes(self, implementation: str, *measures: Measure) -> dict[str, Outcome]:
+        """How the jobs of an implementation ended, by measure."""
+        return {
+            measure: self.jobs[implementation, measure].outcome
+            for measure in measures
+            if (implementation, measure) in self.jobs
+        }
+
+    def limit(self) -> str | None:
+        """The fastest of the limits, by its median over all blocks."""
+        for name in self.implementations("steady"):
+            if kind_of(name) == "limit" and self.get(name, "steady").steady is not None:
+                return name
+        return None
+
+
+def kind_of(implementation: str) -> Kind | None:
+    """The kind of an implementation; None for one that this version does not know."""
+    entry = IMPLEMENTATIONS.get(implementation)
+    return None if entry is None else entry.kind
+
+
+def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
+    """The groups of a run in reading order, and what is wrong with its plan, if anything."""
+    sweep, faults = _sweep(run.manifest)
+    planned = {} if sweep is None else _counts(sweep.sampling)
+    for measure in MEASURES:
+        seen = {r.block for r in run.records if r.job.measure == measure}
+        planned[measure] = max(planned.get(measure, 0), len(seen))
+    records: dict[Job, list[Record]] = defaultdict(list)
+    for job in _planned_jobs(sweep):
+        records[job] = []
+    for record in run.records:
+        records[record.job].append(record)
+    void = _void(run.records)
+    tables: dict[tuple[Case, Mode], dict[tuple[str, Measure], Evidence]] = defaultdict(dict)
+    for job, found in records.items():
+        tables[job.case, job.mode][job.implementation, job.measure] = Evidence(
+            job=job,
+            records=sorted(found, key=lambda record: record.block),
+            planned=planned[job.measure],
+            void=void.get((job.implementation, job.case, job.mode)),
+        )
+    groups = [Group(run=label, case=c, mode=m, jobs=jobs) for (c, m), jobs in tables.items()]
+    return sorted(groups, key=reading_order), faults
+
+
+def _counts(sampling: Sampling) -> dict[Measure, int]:
+    return {
+        "steady": sampling.blocks,
+        "cold": sampling.cold_blocks,
+        "memory": sampling.memory_blocks,
+    }
+
+
+def _planned_jobs(sweep: Sweep | None) -> Iterable[Job]:
+    return () if sweep is None else (job for measure in MEASURES for job in sweep.jobs(measure))
+
+
+def _void(records: Iterable[Record]) -> dict[tuple[str, Case, Mode], Record]:
+    """The first record that shows an implementation to be wrong, by implementation, case, mode."""
+    wrong: dict[tuple[str, Case, Mode], Record] = {}
+    for record in records:
+        if record.status in _VOID:
+            job = record.job
+            wrong.setdefault((job.implementation, job.case, job.mode), record)
+    return wrong
+
+
+def _sweep(manifest: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
+    """The sweep as it was planned, or None and why it cannot be told."""
+    try:
+        data = dict(manifest["sweep"])
+        axes = {name: tuple(values) for name, values in data["axes"].items()}
+        sampling = Sampling(**data["sampling"])
+        return Sweep(**{**data, "axes": Axes(**axes), "sampling": sampling}), []
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        return None, [f"plan not readable ({reason}): jobs that left no record are not listed"]
+
+
+def reading_order(group: Group) -> tuple[Any, ...]:
+    """Shapes first (T, B, L, H, D), then words, then mode."""
+    case = group.case
+    shape = (case.seq_len, case.batch, case.layers, case.hidden, case.inputs)
+    return (*shape, *(str(getattr(case, field.name)) for field in fields(case)), group.mode)

@@ -1,0 +1,124 @@
+"""What each implementation takes: to its first result, and a call from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from backends.products import flops
+from bench import stats
+from bench.report import format as fmt
+from bench.report.evidence import TO_FIRST, Evidence, Group, kind_of
+from bench.report.model import Layout, Table
+from bench.report.rows import ends, identity, over_blocks, ratio_columns, spread
+
+_CAPTION = """\
+Times are medians over workers of each worker's median, with their range over workers (low..high; \
+not an interval). First result: build, load of weights and batch, first call with its \
+synchronisation; in a fresh process, the framework already imported. GFLOP/s counts matrix \
+products only, padding too, and so do sequences and steps. Share of the limit: the time of the \
+case's matrix products alone, by the fastest library that ran them, over the implementation's, \
+paired within blocks, with its 95 % interval; an implementation that fuses products can exceed \
+100 %."""
+
+
+def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
+    """Latency, throughput, share of the limit and program size; one row an implementation."""
+    rows, heads, status = [], [], []
+    for group in groups:
+        limit = group.limit()
+        for name in group.implementations("steady", "cold"):
+            rows.append({**identity(group, name), **_row(group, name, limit)})
+            heads.append(layout.head(group))
+            status.append(layout.footnotes.cell(group.outcomes(name, "steady", "cold")))
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows)
+    display = pd.DataFrame(heads, columns=list(layout.heads()))
+    display["implementation"] = [
+        f"{name} (limit)" if kind == "limit" else name
+        for name, kind in zip(frame["implementation"], frame["kind"], strict=True)
+    ]
+    unit = fmt.seconds(frame["steady_s"])
+    scaled = frame[["steady_s", "steady_s_low", "steady_s_high"]] / unit.scale
+    display[f"steady ({unit.name})"] = fmt.each(fmt.digits, scaled["steady_s"])
+    display["range"] = fmt.each(fmt.spread, scaled["steady_s_low"], scaled["steady_s_high"])
+    unit = fmt.seconds(frame["time_to_first_s"])
+    for column, header in _COLD.items():
+        display[f"{header} ({unit.name})"] = fmt.each(fmt.digits, frame[column] / unit.scale)
+    shares = (100 * frame[f"limit_share{suffix}"] for suffix in ("", "_low", "_high"))
+    display["share of limit (%)"] = fmt.each(fmt.interval, *shares)
+    display["GFLOP/s"] = fmt.each(fmt.digits, frame["flop_per_s"] / 1e9)
+    display["sequences/s"] = fmt.each(fmt.digits, frame["sequences_per_s"])
+    display["steps/s"] = fmt.each(fmt.digits, frame["steps_per_s"])
+    display["program"] = _programs(frame)
+    display["status"] = status
+    cold = [f"{header} ({unit.name})" for header in ("load", "build", "first call")]
+    return Table(
+        name="latency",
+        title="Latency",
+        caption=_CAPTION,
+        frame=frame,
+        display=display,
+        heads=layout.heads(),
+        words=("implementation", "status"),
+        spare=("steps/s", "sequences/s", cold[0], "program", cold[1], cold[2], "GFLOP/s", "range"),
+    )
+
+
+_COLD = {
+    "time_to_first_s": "first result",
+    "build_s": "build",
+    "load_s": "load",
+    "first_s": "first call",
+}
+
+
+def _row(group: Group, name: str, limit: str | None) -> dict[str, object]:
+    steady, cold = group.get(name, "steady"), group.get(name, "cold")
+    row: dict[str, object] = {"kind": kind_of(name)}
+    row |= ends(group.outcomes(name, "steady", "cold"))
+    row |= spread("steady_s", steady.steady)
+    seconds = steady.steady.value if steady.steady else float("nan")
+    row["sequences_per_s"] = group.case.batch / seconds
+    row["steps_per_s"] = group.case.batch * group.case.seq_len / seconds
+    row["flop_per_s"] = flops(group.case, group.mode) / seconds
+    share = None
+    if limit is not None:
+        share = stats.steady_ratio(
+            group.get(limit, "steady").blocks("steady"), steady.blocks("steady")
+        )
+    row |= {"limit": limit, **ratio_columns("limit_share", share)}
+    row |= spread("time_to_first_s", over_blocks(cold.single(*TO_FIRST)))
+    for phase in ("create", *TO_FIRST):
+        row |= spread(f"{phase}_s", over_blocks(cold.single(phase)))
+    return row | _parts(cold) | _parts(steady)
+
+
+def _parts(job: Evidence) -> dict[str, float]:
+    """Named parts of a build, and the size of the program (the same in every block)."""
+    parts = {
+        f"{phase.replace(':', '_')}_s": stats.estimate(job.single(phase).values()).value
+        for phase in job.phases()
+        if phase.startswith("stage:")
+    }
+    sizes = {name for record in job.records for name in record.values if _is_size(name)}
+    return parts | {
+        name: max(values.values()) for name in sorted(sizes) if (values := job.values(name))
+    }
+
+
+def _is_size(name: str) -> bool:
+    return name.startswith("program_")
+
+
+def _programs(frame: pd.DataFrame) -> list[str]:
+    sizes = frame[[column for column in frame.columns if _is_size(column)]]
+    return [
+        ", ".join(
+            f"{n:,.0f} {str(name).removeprefix('program_')}" for name, n in row.dropna().items()
+        )
+        or fmt.NONE
+        for _, row in sizes.iterrows()
+    ]

@@ -1,0 +1,104 @@
+"""All implementations of a case against the fastest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bench import stats
+from bench.report import format as fmt
+from bench.report.evidence import Group, kind_of
+from bench.report.model import Layout, Table
+from bench.report.rows import ends, identity, ratio_columns, spread
+
+_CAPTION = """\
+Steady time over that of the fastest of the case, paired within blocks, with the 95 % t-interval \
+over blocks (one block has none). "cannot tell": the interval includes 1 or the effect is below \
+1 %, and so the order of the two is open. Only implementations that were ok are ranked; those \
+whose outputs were wrong have no times. A strategy that carries a kernel of its library is marked \
+fused."""
+
+#: Kinds that are there to be held against, not to compete.
+_UNRANKED = ("limit", "oracle")
+
+
+def ranking(groups: Sequence[Group], layout: Layout) -> Table | None:
+    """Steady time of every implementation against the fastest; one row an implementation."""
+    rows, heads, status = [], [], []
+    for group in groups:
+        for row in _rows(group):
+            rows.append(row)
+            heads.append(layout.head(group))
+            outcomes = group.outcomes(str(row["implementation"]), "steady")
+            status.append(layout.footnotes.cell(outcomes))
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows)
+    display = pd.DataFrame(heads, columns=list(layout.heads()))
+    display["implementation"] = frame["implementation"]
+    display["rank"] = [fmt.NONE if pd.isna(rank) else f"{rank:.0f}" for rank in frame["rank"]]
+    display["kind"] = frame["kind"].fillna(fmt.NONE)
+    unit = fmt.seconds(frame["steady_s"])
+    display[f"steady ({unit.name})"] = fmt.each(fmt.digits, frame["steady_s"] / unit.scale)
+    columns = (frame[f"ratio{suffix}"] for suffix in ("", "_low", "_high"))
+    against = pd.Series(fmt.each(fmt.interval, *columns))
+    display["against the fastest"] = against.mask(frame["verdict"] == "fastest", "1")
+    display["verdict"] = frame["verdict"].fillna(fmt.NONE)
+    display["status"] = status
+    return Table(
+        name="ranking",
+        title="Across frameworks",
+        caption=_CAPTION,
+        frame=frame,
+        display=display,
+        heads=layout.heads(),
+        words=("implementation", "kind", "verdict", "status"),
+        spare=("kind",),
+    )
+
+
+def _rows(group: Group) -> list[dict[str, object]]:
+    """The rows of a group: the ranked ones in order, then the others."""
+    names = [n for n in group.implementations("steady") if kind_of(n) not in _UNRANKED]
+    ranked = [n for n in names if group.get(n, "steady").outcome.rankable]
+    ratios = _against_fastest(group, ranked)
+    order = sorted(ratios, key=lambda name: ratios[name].ratio)
+    rest = [name for name in names if name not in ratios]
+    return [
+        {
+            **identity(group, name),
+            "kind": kind_of(name),
+            **ends(group.outcomes(name, "steady")),
+            "rank": order.index(name) + 1 if name in ratios else None,
+            **spread("steady_s", group.get(name, "steady").steady),
+            **ratio_columns("ratio", ratios.get(name)),
+            "verdict": _verdict(name, order, ratios),
+        }
+        for name in order + rest
+    ]
+
+
+def _verdict(name: str, order: Sequence[str], ratios: dict[str, stats.Ratio]) -> str | None:
+    if name not in ratios:
+        return None
+    return "fastest" if name == order[0] else stats.judge(ratios[name])
+
+
+def _against_fastest(group: Group, ranked: Sequence[str]) -> dict[str, stats.Ratio]:
+    """Ratios to the fastest, of those that share a block with it.
+
+    The fastest by median is where to start; where another is faster than it in the blocks that both
+    have, that one takes its place. Paired ratios need not be transitive within noise, so that a
+    place is taken at most once for each implementation.
+    """
+    blocks = {name: group.get(name, "steady").blocks("steady") for name in ranked}
+    ratios: dict[str, stats.Ratio] = {}
+    best = ranked[0] if ranked else None
+    tried: set[str] = set()
+    while best is not None and best not in tried:
+        tried.add(best)
+        found = {name: stats.steady_ratio(blocks[name], blocks[best]) for name in ranked}
+        ratios = {name: ratio for name, ratio in found.items() if ratio is not None}
+        best = min(ratios, key=lambda name: ratios[name].ratio)
+    return ratios

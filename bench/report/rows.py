@@ -1,0 +1,54 @@
+"""Parts that rows of a `frame` are put together from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from bench import stats
+from bench.report.evidence import Group, Outcome
+
+
+def identity(group: Group, implementation: str) -> dict[str, object]:
+    """Which run, case, mode and implementation: what every row starts with."""
+    return {
+        "run": group.run,
+        **asdict(group.case),
+        "mode": group.mode,
+        "implementation": implementation,
+    }
+
+
+def ends(outcomes: Mapping[str, Outcome]) -> dict[str, object]:
+    """How jobs ended, why, and how many blocks were ok of how many."""
+    row: dict[str, object] = {}
+    for label, outcome in outcomes.items():
+        row[f"{label}_status"], row[f"{label}_reason"] = outcome.status, outcome.reason
+        row[f"{label}_blocks"], row[f"{label}_planned"] = outcome.ok, outcome.planned
+    return row
+
+
+def over_blocks(values: Mapping[int, float]) -> stats.Estimate | None:
+    """The estimate from one value a block; None where there is none."""
+    return stats.estimate(values.values()) if values else None
+
+
+def spread(name: str, estimate: stats.Estimate | None) -> dict[str, object]:
+    """An estimate and its range; NaN where there is none."""
+    if estimate is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def ratio_columns(name: str, ratio: stats.Ratio | None) -> dict[str, object]:
+    """A ratio, its interval and its number of blocks; NaN where there is none."""
+    if ratio is None:
+        nan = dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
+        return {**nan, f"{name}_blocks": 0}
+    return {
+        name: ratio.ratio,
+        f"{name}_low": ratio.low,
+        f"{name}_high": ratio.high,
+        f"{name}_blocks": ratio.blocks,
+    }

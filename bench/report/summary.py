@@ -1,0 +1,123 @@
+"""A run in words: where it was measured, with what, how often, and what speaks against it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from backends.api import Case
+from bench.record import Run
+from bench.report.evidence import Group
+from bench.report.format import digits, plain
+from bench.report.model import LETTERS, Layout, RunSummary
+
+#: Fewer blocks than this give intervals that are wide, and a run that is called preliminary.
+SETTLED_BLOCKS = 10
+
+_UNKNOWN = "unknown"
+
+
+def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]) -> RunSummary:
+    """The header of one run. `faults` are what was found wrong with it besides its own."""
+    manifest = run.manifest
+    facts = {
+        "run": _line(manifest, "id", "created"),
+        "command": _text(manifest.get("command")),
+        "host": _host(_mapping(manifest, "host")),
+        "threads": f"{_text(manifest.get('threads'))}, workers by {_text(manifest.get('start'))}",
+        "versions": _pairs(_mapping(manifest, "versions")),
+        "backends": _backends(_mapping(manifest, "backends")),
+        "blocks": _blocks(run, groups),
+        "load": f"{_text(manifest.get('load_before'))} before, "
+        f"{_text(manifest.get('load_after'))} after (1-minute average)",
+        "jobs": _statuses(groups),
+    }
+    return RunSummary(
+        label=label,
+        facts={name: plain(text) for name, text in facts.items() if text},
+        warnings=[plain(text) for text in (*_warnings(run), *faults, *run.faults)],
+    )
+
+
+def same_everywhere(groups: Sequence[Group], layout: Layout) -> str:
+    """The fields of the case that do not vary over the report."""
+    case = groups[0].case
+    return ", ".join(
+        f"{LETTERS.get(f.name, f.name.replace('_', ' '))}={getattr(case, f.name)}"
+        for f in fields(Case)
+        if f.name not in layout.varying
+    )
+
+
+def _mapping(manifest: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = manifest.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return _UNKNOWN
+    return digits(value) if isinstance(value, float) else str(value)
+
+
+def _line(manifest: Mapping[str, Any], *keys: str) -> str:
+    return ", ".join(_text(manifest.get(key)) for key in keys)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _host(host: Mapping[str, Any]) -> str:
+    memory = host.get("memory_bytes")
+    parts = [
+        _text(host.get("hostname")),
+        f"{_text(host.get('cpu'))}, {_text(host.get('cores'))} cores",
+        f"{memory / 1e9:.0f} GB" if isinstance(memory, int | float) else "",
+        str(host.get("system", "")),
+        f"Python {_text(host.get('python'))}",
+        "a virtual machine" if host.get("virtual") else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _backends(backends: Mapping[str, Any]) -> str:
+    """What each says of itself, or why it could not."""
+    said = []
+    for name, info in backends.items():
+        if "error" in info:
+            said.append(f"{name}: {info['error']}")
+            continue
+        threads = _pairs(info.get("threads", {}))
+        devices = _pairs(info.get("devices", {}))
+        said.append(f"{name}: threads {threads or _UNKNOWN}; devices {devices or _UNKNOWN}")
+    return " | ".join(said)
+
+
+def _count(run: Run, measure: str) -> int:
+    return len({record.block for record in run.records if record.job.measure == measure})
+
+
+def _blocks(run: Run, groups: Sequence[Group]) -> str:
+    planned = {measure: job.planned for g in groups for (_, measure), job in g.jobs.items()}
+    text = ", ".join(
+        f"{_count(run, measure)} of {count} {measure}" for measure, count in planned.items()
+    )
+    return f"{text} (preliminary)" if _count(run, "steady") < SETTLED_BLOCKS else text
+
+
+def _statuses(groups: Sequence[Group]) -> str:
+    counts = Counter(job.outcome.status for group in groups for job in group.jobs.values())
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common())
+
+
+def _warnings(run: Run) -> list[str]:
+    found = []
+    blocks = _count(run, "steady")
+    if blocks < SETTLED_BLOCKS:
+        found.append(f"preliminary: {blocks} blocks, fewer than {SETTLED_BLOCKS}")
+    if run.manifest.get("finished") is None or run.manifest.get("status") != "finished":
+        found.append(f"not finished: the run's status is {_text(run.manifest.get('status'))}")
+    return found

@@ -1,0 +1,75 @@
+"""A preset and the words of a command line -> a `Sweep` that this host can run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from backends import IMPLEMENTATIONS, missing
+from bench.errors import UsageError
+from bench.sweep import RANKED, Sweep, load_preset
+
+
+def select(
+    preset: str,
+    axes: Mapping[str, tuple[Any, ...]],
+    *,
+    blocks: int | None = None,
+    capped: bool = True,
+) -> Sweep:
+    """The preset with the axes that were named on the command line put in its place.
+
+    Raises `UsageError` for an unknown preset or value, and for a choice of backends and strategies
+    that leaves a named one without any implementation.
+    """
+    base = load_preset(preset)
+    sweep = replace(
+        base,
+        axes=replace(base.axes, **axes),
+        sampling=base.sampling if blocks is None else base.sampling.with_blocks(blocks),
+        caps=base.caps if capped else {},
+    )
+    _check_chosen(sweep, axes)
+    return sweep
+
+
+def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:
+    """Whoever is named takes part: a choice that comes to nothing is a mistake, not a wish."""
+    chosen = sweep.implementations()
+    wanted = ", ".join(sweep.axes.strategy)
+    for backend in named.get("backend", ()):
+        if all(entry.backend != backend for entry in chosen):
+            has = ", ".join(_strategies(backend))
+            raise UsageError(f"backend {backend}: has no strategy {wanted}; it has {has}")
+    for strategy in named.get("strategy", ()):
+        if all(entry.strategy.name != strategy for entry in chosen):
+            among = "; ".join(f"{b} has {', '.join(_strategies(b))}" for b in sweep.axes.backend)
+            raise UsageError(f"strategy {strategy}: no chosen backend has it; {among}")
+    if not chosen:
+        raise UsageError(f"preset {sweep.name}: its backends have none of its strategies")
+
+
+def _strategies(backend: str) -> list[str]:
+    entries = IMPLEMENTATIONS.values()
+    return [e.strategy.name for e in entries if e.backend == backend and e.kind in RANKED]
+
+
+def absent_backends(sweep: Sweep) -> dict[str, str]:
+    """Why chosen backends cannot run here, by backend."""
+    chosen = dict.fromkeys(entry.backend for entry in sweep.implementations() + sweep.limits())
+    reasons = ((backend, missing(backend)) for backend in chosen)
+    return {backend: reason for backend, reason in reasons if reason is not None}
+
+
+def check_installed(sweep: Sweep, named: Collection[str]) -> None:
+    """Raise `UsageError`, with the install line, where a named backend or all of them are missing.
+
+    One that is missing and was not named does not stop the others: the run says that it is.
+    """
+    absent = absent_backends(sweep)
+    for backend in named:
+        if backend in absent:
+            raise UsageError(f"backend {backend}: {absent[backend]}")
+    if all(entry.backend in absent for entry in sweep.implementations()):
+        raise UsageError("no framework is installed: pip install 'rnn-bench[all]'")

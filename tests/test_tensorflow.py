@@ -1,0 +1,401 @@
+"""What only TensorFlow's adapter has: graphs, sessions, control flow versions, block operations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from backends.api import Batch, Case, Unavailable, Unsupported, Weights
+from backends.data import make_batch, make_weights
+from backends.reference.adapter import OracleRunner
+from backends.reference.network import expected
+from bench.outputs import check_forward, check_train, probe_gradients
+
+if backends.missing("tensorflow"):
+    pytest.skip(backends.missing("tensorflow") or "", allow_module_level=True)
+
+CASE = Case(cell="lstm", seq_len=6, batch=4, inputs=3, hidden=5, forget_bias=0.7)
+RAGGED = replace(CASE, seq_len=4, lengths="ragged", initial_state="random", layers=2)
+
+GRAPHS = ("static", "dynamic", "dynamic-v2", "fused")
+STRATEGIES = (*GRAPHS, "keras", "keras-unrolled", "xla")
+UNROLLED = ("static", "keras-unrolled")
+
+V1_LOOP = {"Enter", "Exit", "NextIteration", "Switch", "Merge", "LoopCond"}
+V2_LOOP = {"While", "StatelessWhile"}
+PRODUCTS = {"MatMul", "_FusedMatMul"}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Any:
+    return backends.create("tensorflow")
+
+
+@pytest.fixture
+def build(backend: Any) -> Any:
+    """Build runners, loaded and bound with a case's own data; they are closed after the test."""
+    runners = []
+
+    def one(case: Case, strategy: str, mode: str = "forward") -> Any:
+        runner = backend.build(case, strategy, mode)
+        runners.append(runner)
+        runner.load(make_weights(case))
+        runner.bind(make_batch(case))
+        return runner
+
+    yield one
+    for runner in runners:
+        runner.close()
+
+
+def longer(case: Case, seq_len: int) -> tuple[Weights, Batch]:
+    """A case's weights with a batch of another T."""
+    return make_weights(case), make_batch(replace(case, seq_len=seq_len))
+
+
+def op_types(runner: Any) -> Counter[str]:
+    """Operations of a runner's graph by type, those of its functions too."""
+    definition = runner._graph.as_graph_def()
+    counts = Counter(node.op for node in definition.node)
+    for function in definition.library.function:
+        counts.update(node.op for node in function.node_def)
+    return counts
+
+
+def ancestors(op: Any) -> set[Any]:
+    """Everything that must have run before an operation."""
+    seen: set[Any] = set()
+    todo = [op]
+    while todo:
+        current = todo.pop()
+        for other in [*(value.op for value in current.inputs), *current.control_inputs]:
+            if other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return seen
+
+
+# --- control flow ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_dynamic_is_a_loop_of_its_version(build: Any, mode: str) -> None:
+    v1 = set(op_types(build(RAGGED, "dynamic", mode)))
+    v2 = set(op_types(build(RAGGED, "dynamic-v2", mode)))
+    assert v1 >= V1_LOOP
+    assert not v1 & V2_LOOP
+    assert v2 & V2_LOOP
+    assert not v2 & V1_LOOP
+
+
+@pytest.mark.parametrize("seq_len", [6, 12])
+def test_static_has_every_step_in_the_graph(build: Any, seq_len: int) -> None:
+    case = replace(CASE, seq_len=seq_len)
+    static, dynamic = op_types(build(case, "static")), op_types(build(case, "dynamic"))
+    assert static["MatMul"] == seq_len
+    assert dynamic["MatMul"] == 1
+    assert not set(static) & (V1_LOOP | V2_LOOP)
+
+
+def test_static_with_lengths_has_conditionals_of_version_1(build: Any) -> None:
+    types = op_types(build(RAGGED, "static"))
+    assert types["Merge"] > 0
+    assert not set(types) & {"If", "StatelessIf"}
+
+
+def test_fused_is_one_operation_a_layer(build: Any) -> None:
+    types = op_types(build(RAGGED, "fused"))
+    assert types["BlockLSTM"] == 2
+    assert types["MatMul"] == 0
+
+
+@pytest.mark.parametrize("strategy", ["static", "dynamic", "dynamic-v2"])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_process_keeps_its_control_flow(build: Any, strategy: str, enabled: bool) -> None:
+    import tensorflow as tf
+
+    from backends.tensorflow.graph import control_flow
+
+    with control_flow(v2=enabled):
+        build(CASE, strategy)
+        assert tf.compat.v1.control_flow_v2_enabled() is enabled
+
+
+def test_control_flow_is_put_back_after_an_error(backend: Any) -> None:
+    import tensorflow as tf
+
+    from backends.tensorflow.graph import control_flow
+
+    before = tf.compat.v1.control_flow_v2_enabled()
+    with pytest.raises(KeyError), control_flow(v2=not before):
+        raise KeyError
+    assert tf.compat.v1.control_flow_v2_enabled() is before
+
+
+def test_xla_is_compiled_as_a_whole(build: Any) -> None:
+    def must_compile(strategy: str) -> bool:
+        attributes = build(CASE, strategy)._program.function_def.attr
+        return bool(attributes["_XlaMustCompile"].b)
+
+    assert must_compile("xla")
+    assert not must_compile("keras")
+
+
+def test_size_grows_with_time_only_where_time_is_unrolled(build: Any) -> None:
+    for strategy in STRATEGIES:
+        short, long = (
+            build(replace(CASE, seq_len=t), strategy).program_size()["nodes"] for t in (6, 12)
+        )
+        if strategy in UNROLLED:
+            assert long > short + 6 * 5, strategy
+        else:
+            assert long == short, strategy
+
+
+# --- what a call runs -----------------------------------------------------------------------------
+
+
+def executed(runner: Any, name: str) -> Counter[str]:
+    """Operations by type that are left of a graph's call when the optimizer is done with it."""
+    import tensorflow as tf
+
+    metadata = tf.compat.v1.RunMetadata()
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    runner._session.run(
+        runner._graph.get_operation_by_name(name), options=options, run_metadata=metadata
+    )
+    return Counter(node.op for graph in metadata.partition_graphs for node in graph.node)
+
+
+def test_no_step_is_pruned_from_a_static_forward(build: Any) -> None:
+    runner = build(replace(CASE, seq_len=12, layers=2), "static")
+    counts = executed(runner, "forward")
+    assert sum(counts[name] for name in PRODUCTS) == 2 * 12
+
+
+@pytest.mark.parametrize("strategy", GRAPHS)
+def test_fetch_reads_variables_and_runs_nothing(build: Any, strategy: str) -> None:
+    runner = build(RAGGED, strategy)
+    for result in runner._results:
+        behind = {op.type for op in ancestors(result.op)}
+        assert behind == {"VarHandleOp", "ReadVariableOp"}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_results_stay_when_another_batch_is_bound(build: Any, strategy: str) -> None:
+    runner = build(RAGGED, strategy)
+    out = runner.forward()
+    runner.bind(make_batch(replace(RAGGED, seed=9)))
+    runner.sync(out)
+    truth = expected(RAGGED, make_weights(RAGGED), make_batch(RAGGED))
+    assert check_forward(RAGGED, runner.fetch(out), truth).fault is None
+
+
+@pytest.mark.parametrize("strategy", ["dynamic", "keras"])
+def test_what_was_taken_does_not_change_with_the_callers_arrays(build: Any, strategy: str) -> None:
+    case = replace(CASE, cell="gru-reset-after", lengths="ragged", initial_state="random")
+    runner, weights, batch = build(case, strategy), make_weights(case), make_batch(case)
+    truth = expected(case, make_weights(case), make_batch(case))
+    runner.load(weights)
+    runner.bind(batch)
+    state = batch.initial_state or ()
+    for array in [batch.x, batch.lengths, *(value for layer in state for value in layer.values())]:
+        assert array is not None
+        array[...] = 1
+    for layer in weights:
+        for array in layer.values():
+            array[...] = 0
+    assert check_forward(case, runner.fetch(runner.forward()), truth).fault is None
+
+
+def test_training_leaves_the_callers_weights_alone(build: Any) -> None:
+    case = replace(CASE, cell="gru-reset-after")
+    runner, weights = build(case, "dynamic", "train"), make_weights(case)
+    runner.load(weights)
+    runner.train()
+    for layer, same in zip(weights, make_weights(case), strict=True):
+        for name in layer:
+            np.testing.assert_array_equal(layer[name], same[name])
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in UNROLLED])
+def test_another_time_is_taken(build: Any, strategy: str) -> None:
+    runner = build(RAGGED, strategy)
+    runner.forward()
+    weights, batch = longer(RAGGED, 9)
+    runner.bind(batch)
+    truth = expected(RAGGED, weights, batch)
+    assert check_forward(RAGGED, runner.fetch(runner.forward()), truth).fault is None
+
+
+@pytest.mark.parametrize("strategy", UNROLLED)
+def test_another_time_is_refused(build: Any, strategy: str) -> None:
+    runner = build(CASE, strategy)
+    with pytest.raises(Unsupported, match=r"^graph is built for T=6, got T=9$"):
+        runner.bind(longer(CASE, 9)[1])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_another_batch_size_is_refused(build: Any, strategy: str) -> None:
+    runner = build(CASE, strategy)
+    with pytest.raises(Unsupported, match=r"^graph is built for B=4, got B=3$"):
+        runner.bind(make_batch(replace(CASE, batch=3)))
+
+
+@pytest.mark.parametrize("strategy", GRAPHS)
+def test_a_batch_of_empty_sequences(build: Any, strategy: str) -> None:
+    weights, batch = make_weights(RAGGED), make_batch(RAGGED)
+    batch = replace(batch, lengths=np.zeros(RAGGED.batch, np.int32))
+    truth = expected(RAGGED, weights, batch)
+    runner = build(RAGGED, strategy)
+    runner.bind(batch)
+    assert check_forward(RAGGED, runner.fetch(runner.forward()), truth).fault is None
+    loss, gradients = probe_gradients(build(RAGGED, strategy, "train"), weights, batch)
+    assert check_train(RAGGED, loss, gradients, truth).fault is None
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", GRAPHS)
+def test_no_weight_is_updated_before_all_have_been_read(build: Any, strategy: str) -> None:
+    runner = build(RAGGED, strategy, "train")
+    ports = {port.read.op for port in runner._weight_ports}
+    handles = {value.handle.op for value in runner._network.variables}
+    ops = runner._graph.get_operations()
+    reads = {
+        op
+        for op in ops
+        if op.type == "ReadVariableOp"
+        and ancestors(op) & handles
+        and set(op.outputs[0].consumers()) - ports
+    }
+    updates = [op for op in ops if op.type == "AssignSubVariableOp"]
+    assert len(updates) == len(handles)
+    assert len(reads) == len(handles)
+    for update in updates:
+        assert ancestors(update) >= reads
+    assert ancestors(runner._graph.get_operation_by_name("loss")) >= set(updates)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_three_steps_are_the_oracles(build: Any, strategy: str) -> None:
+    runner, oracle = build(RAGGED, strategy, "train"), OracleRunner(RAGGED)
+    oracle.load(make_weights(RAGGED))
+    for seed in range(3):
+        batch = replace(make_batch(replace(RAGGED, seed=seed)), learning_rate=0.5)
+        runner.bind(batch)
+        oracle.bind(batch)
+        loss, truth = runner.fetch_loss(runner.train()), oracle.train()
+        assert loss == pytest.approx(truth, rel=1e-5)
+    for layer, truth_layer in zip(runner.weights(), oracle.weights(), strict=True):
+        for name in truth_layer:
+            np.testing.assert_allclose(layer[name], truth_layer[name], atol=1e-5)
+
+
+def test_a_loss_stays_when_more_steps_are_taken(build: Any) -> None:
+    for strategy in ("dynamic", "keras"):
+        runner = build(CASE, strategy, "train")
+        first = runner.train()
+        value = runner.fetch_loss(first)
+        assert runner.fetch_loss(runner.train()) < value
+        assert runner.fetch_loss(first) == value
+
+
+def test_keras_trains_one_bias_for_u_and_r(build: Any) -> None:
+    runner = build(replace(CASE, cell="gru-reset-after"), "keras", "train")
+    runner.train()
+    bias = runner._network.variables[2].numpy()  # [2, 3 H]: of the input, of the state
+    assert not bias[1, :10].any()
+    assert bias[1, 10:].all()
+
+
+@pytest.mark.parametrize("strategy", ["dynamic", "keras"])
+def test_a_runner_serves_one_mode(build: Any, strategy: str) -> None:
+    with pytest.raises(ValueError, match="built for mode 'train', not for 'forward'"):
+        build(CASE, strategy, "train").forward()
+    with pytest.raises(ValueError, match="built for mode 'forward', not for 'train'"):
+        build(CASE, strategy).train()
+
+
+def test_forward_mode_has_no_gradients(build: Any) -> None:
+    types = op_types(build(CASE, "fused"))
+    assert types["BlockLSTMGrad"] == 0
+    assert types["AssignSubVariableOp"] == 0
+    assert op_types(build(CASE, "fused", "train"))["BlockLSTMGrad"] == 1
+
+
+# --- what is refused, what is reported ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "strategy", "error", "message"),
+    [
+        (replace(CASE, cell="gru"), "fused", Unsupported, "cell gru: .* basic-lstm and lstm"),
+        (replace(CASE, dtype="float64"), "fused", Unsupported, "dtype float64: .* float32"),
+        (CASE, "scan", Unsupported, "strategy scan: tensorflow has static, dynamic, dynamic-v2"),
+        (replace(CASE, device="tpu"), "static", Unavailable, "device tpu: TensorFlow sees cpu"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    backend: Any, case: Case, strategy: str, error: type[Exception], message: str
+) -> None:
+    def no_stage(name: str) -> Any:
+        raise AssertionError(name)
+
+    with pytest.raises(error, match=message):
+        backend.build(case, strategy, "forward", no_stage)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "stages"),
+    [("dynamic", ["graph", "gradients", "session"]), ("keras", ["variables", "trace"])],
+)
+def test_a_build_names_its_stages(backend: Any, strategy: str, stages: list[str]) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def stage(name: str) -> Any:
+        seen.append(name)
+        yield
+
+    backend.build(CASE, strategy, "train", stage).close()
+    assert seen == stages
+
+
+def test_the_strategies_are_those_of_the_manifest(backend: Any) -> None:
+    from backends.tensorflow.adapter import _STRATEGIES
+
+    assert [strategy.name for strategy in backends.BACKENDS["tensorflow"].strategies] == list(
+        _STRATEGIES
+    )
+
+
+def test_threads_are_what_was_asked_for(backend: Any) -> None:
+    assert backend.threads() == {"intra_op": 1, "inter_op": 1}
+    assert backends.create("tensorflow").threads() == backend.threads()
+
+
+def test_import_starts_nothing() -> None:
+    """A process may still be forked after it."""
+    script = """
+import os
+from backends.tensorflow import environment
+os.environ.update(environment(2))
+import backends.tensorflow.adapter
+from tensorflow.python.eager import context
+assert context.context_safe() is None
+assert len(os.listdir("/proc/self/task")) == 1
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, capture_output=True)
