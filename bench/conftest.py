@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from backends import IMPLEMENTATIONS
-from bench import run
+from bench import machine, run
 from bench.errors import UsageError
-from bench.export import evidence_of, not_replayed
+from bench.export import evidence_of, not_replayed, parameters
 from bench.naming import group_name, job_name
 from bench.record import Job, Run, read_run
+from bench.replay import clock
 from bench.report.evidence import Evidence
 from bench.sweep import RANKED, Sweep, load_preset
 
@@ -64,14 +65,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         jobs = [evidence.job for evidence in evidence_of(stash[_RUN])]
     else:
         jobs = stash[_SWEEP].jobs("steady") + stash[_SWEEP].jobs("cold")
-    metafunc.parametrize(
-        "job",
-        [
-            pytest.param(job, id=job_name(job), marks=pytest.mark.benchmark(group=group_name(job)))
-            for job in jobs
-            if job.measure != "memory"
-        ],
-    )
+    metafunc.parametrize("job", [_item(job) for job in jobs if job.measure != "memory"])
+
+
+def _item(job: Job) -> pytest.ParameterSet:
+    mark = pytest.mark.benchmark(group=group_name(job), timer=clock)
+    return pytest.param(job, id=job_name(job), marks=mark)
 
 
 def narrowed(sweep: Sweep, jobs: Sequence[Job]) -> Sweep:
@@ -125,11 +124,10 @@ def memory_evidence(evidence: dict[Job, Evidence], job: Job) -> Evidence | None:
     return evidence.get(replace(job, measure="memory"))
 
 
-def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
-    """The host that measured, which need not be this one. None leaves it to pytest-benchmark."""
-    if _RUN not in config.stash:
-        return None
-    host: dict[str, Any] = config.stash[_RUN].manifest.get("host", {})
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """The host that measured, which need not be this one."""
+    measured = _RUN in config.stash
+    host = config.stash[_RUN].manifest.get("host", {}) if measured else machine.describe()
     return {
         "node": host.get("hostname"),
         "processor": host.get("cpu"),
@@ -140,11 +138,24 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     }
 
 
+def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict[str, Any] | None:
+    """A run that is only replayed was not made by the commit that lies here now."""
+    if config.getoption("bench_run") is None:
+        return None
+    unknown = {"time": None, "author_time": None, "dirty": False, "branch": "(unknown)"}
+    return {"id": "unknown", "project": "rnn-bench", **unknown}
+
+
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Say which run this is, and which of its jobs are not here."""
+    """Say which run this is, what its jobs are, and which of them are not here."""
     if _RUN not in config.stash:
         return
     found = config.stash[_RUN]
+    jobs = {job_name(known.job): known.job for known in evidence_of(found)}
+    for entry in output_json["benchmarks"]:
+        if entry["param"] in jobs:
+            # One key a field, so that `pytest-benchmark compare --group-by=param:seq_len` works.
+            entry["params"] = parameters(jobs[entry["param"]])
     manifest = found.manifest
     output_json["datetime"] = manifest.get("created", output_json["datetime"])
     output_json["run"] = {

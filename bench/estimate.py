@@ -114,8 +114,7 @@ def runnable(sweep: Sweep, measure: Measure, absent: Collection[str]) -> list[Jo
     return [
         job
         for job in sweep.jobs(measure)
-        if IMPLEMENTATIONS[job.implementation].backend not in absent
-        and sweep.cap(job) is None
+        if IMPLEMENTATIONS[job.implementation].backend not in absent and sweep.cap(job) is None
     ]
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 
 from bench.errors import UsageError
 from bench.naming import job_name
-from bench.record import Run
+from bench.record import Job, Run
 from bench.report.evidence import TO_FIRST, Evidence, groups_of
 
 _NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark"}
@@ -48,14 +49,18 @@ def rounds(evidence: Evidence) -> list[float]:
     return []  # memory has no time
 
 
+def parameters(job: Job) -> dict[str, Any]:
+    """A job as one key a field."""
+    fields = {"implementation": job.implementation, "mode": job.mode, "measure": job.measure}
+    return {**fields, **asdict(job.case)}
+
+
 def extra_info(evidence: Evidence, memory: Evidence | None) -> dict[str, Any]:
     """What a reader of the file must know: that nothing ran here, and what did there."""
     peaks = [] if memory is None else list(memory.values("peak_bytes").values())
     return {
         "replayed": True,
         "clock": "time.perf_counter_ns",
-        "implementation": evidence.job.implementation,
-        "measure": evidence.job.measure,
         "status": evidence.outcome.status,
         "blocks": evidence.outcome.ok,
         "blocks_planned": evidence.outcome.planned,

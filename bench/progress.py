@@ -14,14 +14,14 @@ from bench.measure import Clock, clock
 QUIET_S = 30.0
 
 
-def seconds_left(elapsed_s: float, done: float, total: float) -> float | None:
-    """Time left if the rest goes as what is done went; None before anything is done.
+#: Until this share is done the estimate is believed, not what little has been seen.
+SEEN = 0.05
 
-    `done` and `total` are estimates: only their ratio is believed.
-    """
-    if done <= 0:
-        return None
-    return elapsed_s * max(0.0, total - done) / done
+
+def seconds_left(elapsed_s: float, done_s: float, total_s: float) -> float:
+    """Time left if the rest goes as what is done went; `done_s` and `total_s` are estimates."""
+    left_s = max(0.0, total_s - done_s)
+    return left_s if done_s < SEEN * total_s else left_s * elapsed_s / done_s
 
 
 def for_console(console: Console) -> run.Progress:
@@ -34,8 +34,10 @@ class _Times(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         elapsed = task.elapsed or 0.0
+        if task.finished:
+            return Text(words(elapsed))
         left = seconds_left(elapsed, task.completed, task.total or 0.0)
-        return Text(f"{words(elapsed)}, " + ("…" if left is None else f"{words(left)} left"))
+        return Text(f"{words(elapsed)}, {words(left)} left")
 
 
 class Bar:
@@ -59,6 +61,8 @@ class Bar:
         self._progress.update(self._task, advance=seconds, description=label)
 
     def end(self) -> None:
+        if self._progress.finished:
+            self._progress.update(self._task, description="done")
         self._progress.stop()
 
 
@@ -83,10 +87,11 @@ class Lines:
             return
         self._last = now
         elapsed = (now - self._start) / 1e9
-        left = seconds_left(elapsed, self._done, self._total)
-        rest = "" if left is None else f", {words(left)} left"
-        share = min(1.0, self._done / self._total) if self._total else 1.0
-        self._console.print(f"bench: {share:4.0%}, {words(elapsed)}{rest}: {label}", markup=False)
+        left = words(seconds_left(elapsed, self._done, self._total))
+        share = self._done / self._total
+        self._console.print(
+            f"bench: {share:4.0%}, {words(elapsed)}, {left} left: {label}", markup=False
+        )
 
     def end(self) -> None:
         elapsed = (self._now() - self._start) / 1e9

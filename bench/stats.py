@@ -66,7 +66,8 @@ class Ratio:
 class BreakEven:
     """After how many steady calls the one that is cheaper to start has lost its lead.
 
-    `calls` is infinite where it never does; `low` and `high` follow from the bounds of the ratios.
+    `calls` is infinite where it never does. `low` and `high` are what the bounds of the ratios and
+    the ranges of the times allow together, which is wider than a 95 % interval.
     """
 
     leader: Literal["a", "b"]
@@ -173,7 +174,7 @@ def judge(ratio: Ratio | None, floor: float = FLOOR) -> Verdict:
 
 
 def break_even(
-    start: Ratio | None, steady: Ratio | None, *, start_b: float, steady_b: float
+    start: Ratio | None, steady: Ratio | None, *, start_b: Estimate, steady_b: Estimate
 ) -> BreakEven | None:
     """When a lead at the start is used up; None where one cannot tell.
 
@@ -190,5 +191,10 @@ def break_even(
         return BreakEven(leader=leader, calls=math.inf, low=math.inf, high=math.inf)
     # Low with low and high with high are the extremes: both ratios move the count the same way.
     corners = ((start.low, steady.low), (start.ratio, steady.ratio), (start.high, steady.high))
-    low, calls, high = sorted(start_b / steady_b * (s - 1) / (1 - r) for s, r in corners)
-    return BreakEven(leader=leader, calls=calls, low=low, high=high)
+    low, calls, high = sorted((s - 1) / (1 - r) for s, r in corners)
+    return BreakEven(
+        leader=leader,
+        calls=calls * start_b.value / steady_b.value,
+        low=low * start_b.low / steady_b.high,
+        high=high * start_b.high / steady_b.low,
+    )

@@ -10,53 +10,14 @@ times anything itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
-
 import pytest
 
 from bench.export import extra_info, rounds
 from bench.record import EXPECTED, Status
+from bench.replay import Benchmark, clock
 from bench.report.evidence import Evidence
 
 
-class Benchmark(Protocol):
-    """What is used of pytest-benchmark's fixture."""
-
-    extra_info: dict[str, Any]
-
-    def pedantic(
-        self, target: Callable[[], None], *, setup: Callable[[], None], rounds: int
-    ) -> None:
-        """Call `setup`, then `target` between two readings of the timer, `rounds` times."""
-
-
-class ReplayClock:
-    """A timer that shows what it was told: each round starts at 0 and ends at its sample.
-
-    From 0, so that the difference that pytest-benchmark takes is the sample to the last digit.
-    """
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def __call__(self) -> float:
-        return self._now
-
-    def replay(self, benchmark: Benchmark, samples: list[float]) -> None:
-        remaining = iter(samples)
-        benchmark.pedantic(
-            lambda: self._set(next(remaining)), setup=lambda: self._set(0.0), rounds=len(samples)
-        )
-
-    def _set(self, now: float) -> None:
-        self._now = now
-
-
-clock = ReplayClock()
-
-
-@pytest.mark.benchmark(timer=clock)
 # An item that skips or fails has used no fixture, and says itself why.
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_job(

@@ -120,14 +120,14 @@ def run(
     rng = np.random.default_rng(seed)
     sampling = plan.sampling
     counts = (sampling.blocks, sampling.cold_blocks, sampling.memory_blocks)
-    records = []
+    records: list[Record] = []
     for measure, count in zip(MEASURES, counts, strict=True):
         for block in range(count):
             # What the host does to everything in a block: drift between workers is far larger
             # than what is left between arms of one.
             drift = pace * math.exp(rng.normal(0.0, 0.10))
-            for job in plan.jobs(measure):
-                records.append(change(_record(plan, job, block, drift, rng)))
+            jobs = plan.jobs(measure)
+            records += [change(_record(plan, job, block, drift, rng)) for job in jobs]
     return Run(
         folder=Path("results", "drawn"),
         manifest=manifest(plan, **changes),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from bench import stats
-from bench.stats import Ratio
+from bench.stats import Estimate, Ratio
 
 TIMES = st.floats(1e-6, 1e3)
 SAMPLES = st.lists(TIMES, min_size=2, max_size=12)
@@ -24,6 +24,10 @@ def two_arms(draw: st.DrawFn) -> tuple[dict[int, list[float]], dict[int, list[fl
     a, b = draw(blocks), draw(blocks)
     assume(a.keys() & b.keys())
     return a, b
+
+
+def _exactly(value: float) -> Estimate:
+    return Estimate(value=value, low=value, high=value, n=5)
 
 
 def _ratio(low: float, ratio: float, high: float) -> Ratio:
@@ -195,7 +199,10 @@ def test_no_ratio_no_verdict() -> None:
 def test_break_even_is_where_the_sums_meet() -> None:
     """A: 10 s, then 1 ms a call; b: 2 s, then 3 ms. They meet after 4000 calls."""
     found = stats.break_even(
-        _ratio(4.9, 5.0, 5.1), _ratio(0.32, 1 / 3, 0.35), start_b=2.0, steady_b=3e-3
+        _ratio(4.9, 5.0, 5.1),
+        _ratio(0.32, 1 / 3, 0.35),
+        start_b=_exactly(2.0),
+        steady_b=_exactly(3e-3),
     )
     assert found is not None
     assert (found.leader, found.calls) == ("b", pytest.approx(4000))
@@ -205,8 +212,10 @@ def test_break_even_is_where_the_sums_meet() -> None:
 
 def test_break_even_does_not_depend_on_the_order() -> None:
     start, steady = _ratio(4.9, 5.0, 5.1), _ratio(0.32, 1 / 3, 0.35)
-    one = stats.break_even(start, steady, start_b=2.0, steady_b=3e-3)
-    other = stats.break_even(start.inverse(), steady.inverse(), start_b=10.0, steady_b=1e-3)
+    one = stats.break_even(start, steady, start_b=_exactly(2.0), steady_b=_exactly(3e-3))
+    other = stats.break_even(
+        start.inverse(), steady.inverse(), start_b=_exactly(10.0), steady_b=_exactly(1e-3)
+    )
     assert one is not None
     assert other is not None
     assert (one.leader, other.leader) == ("b", "a")
@@ -214,11 +223,19 @@ def test_break_even_does_not_depend_on_the_order() -> None:
     assert other.low < other.calls < other.high
 
 
+def test_break_even_is_as_wide_as_the_times_range() -> None:
+    wide = Estimate(value=2.0, low=1.0, high=4.0, n=5)
+    start, steady = _ratio(5.0, 5.0, 5.0), _ratio(0.5, 0.5, 0.5)
+    found = stats.break_even(start, steady, start_b=wide, steady_b=_exactly(1e-3))
+    assert found is not None
+    assert (found.low, found.calls, found.high) == pytest.approx((8000, 16000, 32000))
+
+
 @pytest.mark.parametrize("leader", ["a", "b"])
 def test_who_leads_in_both_never_loses_its_lead(leader: str) -> None:
     ratio = _ratio(0.4, 0.5, 0.6)
     ratio = ratio if leader == "a" else ratio.inverse()
-    found = stats.break_even(ratio, ratio, start_b=1.0, steady_b=1e-3)
+    found = stats.break_even(ratio, ratio, start_b=_exactly(1.0), steady_b=_exactly(1e-3))
     assert found is not None
     assert (found.leader, found.calls) == (leader, math.inf)
 
@@ -236,4 +253,4 @@ def test_who_leads_in_both_never_loses_its_lead(leader: str) -> None:
 def test_break_even_cannot_be_told_from_an_open_ratio(
     start: Ratio | None, steady: Ratio | None
 ) -> None:
-    assert stats.break_even(start, steady, start_b=1.0, steady_b=1e-3) is None
+    assert stats.break_even(start, steady, start_b=_exactly(1.0), steady_b=_exactly(1e-3)) is None

@@ -83,9 +83,10 @@ class JaxRunner:
 
     def program_size(self) -> Mapping[str, int]:
         """Jaxpr equations (a loop's body once), instructions after XLA, and its scratch memory."""
+        _header, *lines = self._compiled.as_text().splitlines()
         size = {
             "equations": _equations(self._traced.jaxpr.jaxpr),
-            "instructions": self._compiled.as_text().count(" = "),
+            "instructions": sum(" = " in line for line in lines),
         }
         memory = self._compiled.memory_analysis()
         if memory is not None:

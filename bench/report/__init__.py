@@ -22,6 +22,7 @@ from bench.record import Run
 from bench.report import terminal
 from bench.report.checks import memory, outputs
 from bench.report.evidence import Group, groups_of, reading_order
+from bench.report.format import plain
 from bench.report.latency import latency
 from bench.report.model import Layout, Report, RunSummary, Table
 from bench.report.pairs import static_dynamic
@@ -76,7 +77,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"report folder {folder}: {error.strerror}") from error
     return [folder / name for name in files]
@@ -89,7 +90,7 @@ def print_report(report: Report, console: Console) -> None:
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """The runs' ids; where two are the same, numbered."""
-    names = [str(run.manifest.get("id", run.folder.name)) for run in runs]
+    names = [plain(str(run.manifest.get("id", run.folder.name))) for run in runs]
     counts = Counter(names)
     seen: Counter[str] = Counter()
     labels = []
@@ -100,11 +101,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _title(runs: Sequence[Run]) -> str:
-    titles = []
-    for run in runs:
-        sweep = run.manifest.get("sweep")
-        titles.append(str(sweep["title"]) if sweep and "title" in sweep else "Benchmark")
-    return " | ".join(dict.fromkeys(titles))
+    sweeps = [run.manifest.get("sweep") or {} for run in runs]
+    return " | ".join(dict.fromkeys(plain(str(s.get("title", "Benchmark"))) for s in sweeps))
 
 
 __all__ = ["Report", "RunSummary", "Table", "build", "print_report", "write"]

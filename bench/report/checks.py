@@ -12,7 +12,7 @@ from bench.report import format as fmt
 from bench.report.evidence import Evidence, Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.pairs import SMALL_BYTES
-from bench.report.rows import ends, identity, over_blocks, spread
+from bench.report.rows import ends, identity, over_blocks, ranges, spread
 
 #: A framework that reads a known allocation further off than this is not calibrated.
 CALIBRATION = 0.05
@@ -48,11 +48,9 @@ def memory(groups: Sequence[Group], layout: Layout) -> Table | None:
     display = pd.DataFrame(heads, columns=list(layout.heads()))
     display["implementation"] = frame["implementation"]
     unit = fmt.size(frame["peak_bytes"])
-    scaled = frame.filter(like="peak_bytes") / unit.scale
     for name, header in (("peak_bytes", "peak"), ("build_peak_bytes", "build peak")):
-        display[f"{header} ({unit.name})"] = fmt.each(fmt.digits, scaled[name])
-        low, high = scaled[f"{name}_low"], scaled[f"{name}_high"]
-        display[f"{header} range"] = fmt.each(fmt.spread, low, high)
+        display[f"{header} ({unit.name})"] = fmt.each(fmt.digits, frame[name] / unit.scale)
+        display[f"{header} range"] = ranges(frame, name, unit)
     if frame["note"].any():
         display["note"] = frame["note"]
     display["status"] = status
@@ -64,7 +62,7 @@ def memory(groups: Sequence[Group], layout: Layout) -> Table | None:
         display=display,
         heads=layout.heads(),
         words=("implementation", "note", "status"),
-        spare=("build peak range",),
+        spare=("build peak range", f"build peak ({unit.name})", "peak range"),
     )
 
 
@@ -123,7 +121,7 @@ def outputs(groups: Sequence[Group], layout: Layout) -> Table | None:
         display=display,
         heads=layout.heads(),
         words=("implementation", "status"),
-        spare=(),
+        spare=("state or gradients",),
     )
 
 

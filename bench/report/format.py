@@ -70,9 +70,9 @@ def _power(value: float) -> str:
     return "0" if value == 0 else f"{value:.1e}"
 
 
-def spread(low: float, high: float) -> str:
-    """A range over workers. Not in brackets: those are kept for intervals."""
-    return NONE if math.isnan(low) else f"{digits(low)}..{digits(high)}"
+def spread(low: float, high: float, workers: int) -> str:
+    """A range over workers; one has none. Not in brackets: those are kept for intervals."""
+    return f"{digits(low)}..{digits(high)}" if workers > 1 else NONE
 
 
 def interval(value: float, low: float, high: float) -> str:
@@ -109,5 +109,5 @@ def plain(text: str, *, lines: bool = False) -> str:
 
 def shortened(text: str, length: int) -> str:
     """Text in one line of at most `length` characters."""
-    line = plain(text)
+    line = plain(text[: 10 * length])
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"

@@ -11,7 +11,15 @@ from bench import stats
 from bench.report import format as fmt
 from bench.report.evidence import TO_FIRST, Evidence, Group, kind_of
 from bench.report.model import Layout, Table
-from bench.report.rows import ends, identity, over_blocks, ratio_columns, spread
+from bench.report.rows import (
+    ends,
+    identity,
+    intervals,
+    over_blocks,
+    ranges,
+    ratio_columns,
+    spread,
+)
 
 _CAPTION = """\
 Times are medians over workers of each worker's median, with their range over workers (low..high; \
@@ -41,20 +49,19 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
         for name, kind in zip(frame["implementation"], frame["kind"], strict=True)
     ]
     unit = fmt.seconds(frame["steady_s"])
-    scaled = frame[["steady_s", "steady_s_low", "steady_s_high"]] / unit.scale
-    display[f"steady ({unit.name})"] = fmt.each(fmt.digits, scaled["steady_s"])
-    display["range"] = fmt.each(fmt.spread, scaled["steady_s_low"], scaled["steady_s_high"])
+    display[f"steady ({unit.name})"] = fmt.each(fmt.digits, frame["steady_s"] / unit.scale)
+    display["range"] = ranges(frame, "steady_s", unit)
     unit = fmt.seconds(frame["time_to_first_s"])
     for column, header in _COLD.items():
         display[f"{header} ({unit.name})"] = fmt.each(fmt.digits, frame[column] / unit.scale)
-    shares = (100 * frame[f"limit_share{suffix}"] for suffix in ("", "_low", "_high"))
-    display["share of limit (%)"] = fmt.each(fmt.interval, *shares)
+    display["share of limit (%)"] = intervals(frame, "limit_share", 100)
     display["GFLOP/s"] = fmt.each(fmt.digits, frame["flop_per_s"] / 1e9)
     display["sequences/s"] = fmt.each(fmt.digits, frame["sequences_per_s"])
     display["steps/s"] = fmt.each(fmt.digits, frame["steps_per_s"])
     display["program"] = _programs(frame)
     display["status"] = status
-    cold = [f"{header} ({unit.name})" for header in ("load", "build", "first call")]
+    first, build, load, call = (f"{header} ({unit.name})" for header in _COLD.values())
+    spare = ("steps/s", "sequences/s", load, "program", build, call, "GFLOP/s", "range")
     return Table(
         name="latency",
         title="Latency",
@@ -63,7 +70,7 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
         display=display,
         heads=layout.heads(),
         words=("implementation", "status"),
-        spare=("steps/s", "sequences/s", cold[0], "program", cold[1], cold[2], "GFLOP/s", "range"),
+        spare=(*spare, first, "share of limit (%)"),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from bench.report.format import plain
+from bench.report.format import plain, shortened
+from bench.report.markdown import LONGEST
 from bench.report.model import Report, RunSummary, Table
 
 _PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
@@ -40,7 +41,8 @@ def render(report: Report) -> str:
         parts.append(_table(table))
     if report.footnotes:
         items = "\n".join(
-            rf"\item[{{[{n}]}}] {escaped(t)}" for n, t in enumerate(report.footnotes, 1)
+            rf"\item[{{[{n}]}}] {escaped(shortened(text, LONGEST))}"
+            for n, text in enumerate(report.footnotes, start=1)
         )
         parts.append(r"\subsection*{Reasons}")
         parts.append(f"\\begin{{description}}\n{items}\n\\end{{description}}")

@@ -6,8 +6,11 @@ import re
 
 import pandas as pd
 
-from bench.report.format import plain
+from bench.report.format import plain, shortened
 from bench.report.model import Report, Table
+
+#: Characters of a footnote; the page and the CSV files have all of it.
+LONGEST = 2000
 
 
 def render(report: Report) -> str:
@@ -44,7 +47,7 @@ def _escaped(text: object) -> str:
 
 def _code(text: str) -> str:
     """A code span around text that may hold backticks itself."""
-    line = plain(text)
+    line = shortened(text, LONGEST)
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)
     return f"{fence} {line} {fence}"

@@ -86,14 +86,15 @@ class Report:
 class Footnotes:
     """Reasons, numbered as they come up; the same one has the same number."""
 
-    texts: list[str] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[str]:
+        return [plain(text, lines=True) for text in self._numbers]
 
     def mark(self, text: str) -> str:
         """The number of a reason in brackets."""
-        clean = plain(text, lines=True)
-        if clean not in self.texts:
-            self.texts.append(clean)
-        return f"[{self.texts.index(clean) + 1}]"
+        return f"[{self._numbers.setdefault(text, len(self._numbers) + 1)}]"
 
     def cell(self, outcomes: Mapping[str, Outcome]) -> str:
         """How jobs ended, in a word where they agree, else whatever is not simply ok.

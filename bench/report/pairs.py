@@ -15,7 +15,7 @@ from bench.record import MEASURES, Status
 from bench.report import format as fmt
 from bench.report.evidence import TO_FIRST, Group
 from bench.report.model import Footnotes, Layout, Table
-from bench.report.rows import ends, identity, over_blocks, ratio_columns
+from bench.report.rows import ends, identity, intervals, over_blocks, ratio_columns
 
 #: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
 SMALL_BYTES = 8e6
@@ -28,7 +28,8 @@ in a fresh process. Peak: host memory above the imported framework (small: a sid
 where a constant error of 0.2-0.3 MB rules). Verdict: the first one's steady time; "cannot tell" \
 unless the interval excludes 1 and the effect is above 1 %. Break-even: calls after which the one \
 with the sooner first result has lost its lead, to two digits; "never (a)", "never (b)": that one \
-leads in both. Static strategies come first, then other variants."""
+leads in both. Static strategies come first, then other variants. Intervals are not widened for \
+the number of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +80,13 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     display = pd.DataFrame(heads, columns=list(layout.heads()))
     display["a / b"] = labels
     small = frame["peak_is_small"] & frame["peak_ratio"].notna()
-    display["steady"] = _ratio_cells(frame, "steady")
+    display["steady"] = intervals(frame, "steady_ratio")
     display["verdict"] = frame["verdict"].fillna(fmt.NONE)
-    display["first result"] = _ratio_cells(frame, "time_to_first")
+    display["first result"] = intervals(frame, "time_to_first_ratio")
     display["break-even (calls)"] = _break_evens(frame)
-    display["peak"] = _ratio_cells(frame, "peak") + small.map({True: " small", False: ""})
-    display["build"] = _ratio_cells(frame, "build")
-    display["first call"] = _ratio_cells(frame, "first")
+    display["peak"] = intervals(frame, "peak_ratio") + small.map({True: " small", False: ""})
+    display["build"] = intervals(frame, "build_ratio")
+    display["first call"] = intervals(frame, "first_ratio")
     display["status"] = status
     return Table(
         name="static-dynamic",
@@ -95,7 +96,7 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
         display=display,
         heads=layout.heads(),
         words=("a / b", "verdict", "status"),
-        spare=("first call", "build", "peak", "break-even (calls)"),
+        spare=("first call", "build", "peak", "break-even (calls)", "first result", "verdict"),
     )
 
 
@@ -136,11 +137,6 @@ def _ratios(group: Group, pair: Pair) -> dict[str, stats.Ratio | None]:
     }
 
 
-def _ratio_cells(frame: pd.DataFrame, name: str) -> pd.Series[str]:
-    columns = (frame[f"{name}_ratio{suffix}"] for suffix in ("", "_low", "_high"))
-    return pd.Series(fmt.each(fmt.interval, *columns))
-
-
 def _break_even(
     group: Group, pair: Pair, ratios: Mapping[str, stats.Ratio | None]
 ) -> dict[str, object]:
@@ -149,7 +145,7 @@ def _break_even(
     found = None
     if start is not None and steady is not None:
         found = stats.break_even(
-            ratios["time_to_first"], ratios["steady"], start_b=start.value, steady_b=steady.value
+            ratios["time_to_first"], ratios["steady"], start_b=start, steady_b=steady
         )
     if found is None:
         nan = dict.fromkeys(("calls", "calls_low", "calls_high"), math.nan)

@@ -10,14 +10,14 @@ from bench import stats
 from bench.report import format as fmt
 from bench.report.evidence import Group, kind_of
 from bench.report.model import Layout, Table
-from bench.report.rows import ends, identity, ratio_columns, spread
+from bench.report.rows import ends, identity, intervals, ratio_columns, spread
 
 _CAPTION = """\
-Steady time over that of the fastest of the case, paired within blocks, with the 95 % t-interval \
-over blocks (one block has none). "cannot tell": the interval includes 1 or the effect is below \
-1 %, and so the order of the two is open. Only implementations that were ok are ranked; those \
-whose outputs were wrong have no times. A strategy that carries a kernel of its library is marked \
-fused."""
+Ratio: steady time over that of the fastest of the case, paired within blocks, with the 95 % \
+t-interval over blocks (one block has none). "cannot tell": the interval includes 1 or the effect \
+is below 1 %, so that the order of the two is open. Only implementations that were ok are ranked; \
+those whose outputs were wrong have no times. Each interval is for its own row: they are not \
+widened for the number of rows, nor for the fastest having been picked after the fact."""
 
 #: Kinds that are there to be held against, not to compete.
 _UNRANKED = ("limit", "oracle")
@@ -41,9 +41,7 @@ def ranking(groups: Sequence[Group], layout: Layout) -> Table | None:
     display["kind"] = frame["kind"].fillna(fmt.NONE)
     unit = fmt.seconds(frame["steady_s"])
     display[f"steady ({unit.name})"] = fmt.each(fmt.digits, frame["steady_s"] / unit.scale)
-    columns = (frame[f"ratio{suffix}"] for suffix in ("", "_low", "_high"))
-    against = pd.Series(fmt.each(fmt.interval, *columns))
-    display["against the fastest"] = against.mask(frame["verdict"] == "fastest", "1")
+    display["ratio"] = intervals(frame, "ratio").mask(frame["verdict"] == "fastest", "1")
     display["verdict"] = frame["verdict"].fillna(fmt.NONE)
     display["status"] = status
     return Table(
@@ -54,7 +52,7 @@ def ranking(groups: Sequence[Group], layout: Layout) -> Table | None:
         display=display,
         heads=layout.heads(),
         words=("implementation", "kind", "verdict", "status"),
-        spare=("kind",),
+        spare=("kind", "rank", f"steady ({unit.name})", "verdict"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Parts that rows of a `frame` are put together from."""
+"""Parts that rows of a `frame`, and columns of a `display`, are put together from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import pandas as pd
+
 from bench import stats
+from bench.report import format as fmt
 from bench.report.evidence import Group, Outcome
 
 
@@ -35,10 +38,28 @@ def over_blocks(values: Mapping[int, float]) -> stats.Estimate | None:
 
 
 def spread(name: str, estimate: stats.Estimate | None) -> dict[str, object]:
-    """An estimate and its range; NaN where there is none."""
+    """An estimate, its range and its number of workers; NaN where there is none."""
     if estimate is None:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        nan = dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
+        return {**nan, f"{name}_workers": 0}
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+        f"{name}_workers": estimate.n,
+    }
+
+
+def ranges(frame: pd.DataFrame, name: str, unit: fmt.Unit) -> list[str]:
+    """The ranges of an estimate's column, as words."""
+    low, high = frame[f"{name}_low"] / unit.scale, frame[f"{name}_high"] / unit.scale
+    return fmt.each(fmt.spread, low, high, frame[f"{name}_workers"])
+
+
+def intervals(frame: pd.DataFrame, name: str, scale: float = 1.0) -> pd.Series[str]:
+    """The ratios of a column times `scale` with their intervals, as words."""
+    columns = (scale * frame[f"{name}{suffix}"] for suffix in ("", "_low", "_high"))
+    return pd.Series(fmt.each(fmt.interval, *columns))
 
 
 def ratio_columns(name: str, ratio: stats.Ratio | None) -> dict[str, object]:

@@ -117,7 +117,7 @@ def _warnings(run: Run) -> list[str]:
     found = []
     blocks = _count(run, "steady")
     if blocks < SETTLED_BLOCKS:
-        found.append(f"preliminary: {blocks} blocks, fewer than {SETTLED_BLOCKS}")
+        found.append(f"preliminary: fewer than {SETTLED_BLOCKS} blocks ({blocks})")
     if run.manifest.get("finished") is None or run.manifest.get("status") != "finished":
         found.append(f"not finished: the run's status is {_text(run.manifest.get('status'))}")
     return found

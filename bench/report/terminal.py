@@ -11,14 +11,14 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.format import shortened
+from bench.report.format import plain, shortened
 from bench.report.model import Report, RunSummary, Table
 
 #: A footnote is cut to a line or two here; the files have all of it.
 _FOOTNOTE = 160
 
 #: Columns of words are wrapped down to these widths before a column is left out.
-_FIRST, _WORDS = 25, 12
+_FIRST, _WORDS = 25, 11
 
 #: What stands between columns: one of padding, one of the box.
 _GAP = 2
@@ -68,7 +68,7 @@ def _show_table(table: Table, console: Console) -> None:
     for label, rows in table.sections():
         result.add_row(Text(label, style="bold"))
         for row in rows[columns].itertuples(index=False, name=None):
-            result.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            result.add_row(*(Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row))
         result.add_section()
     console.print(result)
 

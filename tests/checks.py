@@ -1,0 +1,166 @@
+"""What every implementation must satisfy, as functions: each raises `AssertionError` if it doesn't.
+
+They take a function that builds runners, so that the same check judges the registry's
+implementations and the faulty ones of `tests.faulty`, which it must reject.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from backends.api import Batch, Case, Mode, Output, Runner, Weights
+from backends.reference.network import expected
+from bench.outputs import TOLERANCES, check_forward, check_train, probe_gradients
+from tests.support import data
+
+Build = Callable[[Case, Mode], Runner]
+Check = Callable[[Build, Case], None]
+
+#: Calls of each length in `work_grows_with_time`.
+CALLS = 15
+
+
+@contextmanager
+def ready(build: Build, case: Case, mode: Mode, weights: Weights, batch: Batch) -> Iterator[Runner]:
+    """A runner with weights and a batch, closed at the end."""
+    runner = build(case, mode)
+    try:
+        runner.load(weights)
+        runner.bind(batch)
+        yield runner
+    finally:
+        runner.close()
+
+
+def forward_is_the_oracles(build: Build, case: Case) -> None:
+    weights, batch = data(case)
+    with ready(build, case, "forward", weights, batch) as runner:
+        _assert_forward(case, _call(runner), weights, batch)
+
+
+def training_is_the_oracles(build: Build, case: Case) -> None:
+    """Loss and gradients, by what one step of the compiled program does to the weights."""
+    weights, batch = data(case)
+    with ready(build, case, "train", weights, batch) as runner:
+        _assert_gradients(case, runner, weights, batch, expected_of=batch)
+
+
+def fetch_survives_rebind(build: Build, case: Case) -> None:
+    """Forward on A, then bind and load B: the handle still holds the results on A."""
+    weights, batch = data(case)
+    other_weights, other_batch = data(replace(case, seed=case.seed + 1))
+    with ready(build, case, "forward", weights, batch) as runner:
+        out = runner.forward()
+        runner.bind(other_batch)
+        runner.load(other_weights)
+        runner.sync(out)
+        _assert_forward(case, runner.fetch(out), weights, batch)
+
+
+def nothing_is_constant(build: Build, case: Case) -> None:
+    """Weights, inputs, lengths and initial state that come after a first call count in the next."""
+    weights, batch = data(case)
+    other_weights, other_batch = data(replace(case, seed=case.seed + 1))
+    with ready(build, case, "forward", weights, batch) as runner:
+        _call(runner)
+        runner.load(other_weights)
+        _assert_forward(case, _call(runner), other_weights, batch)
+        runner.bind(other_batch)
+        _assert_forward(case, _call(runner), other_weights, other_batch)
+    with ready(build, case, "train", weights, batch) as runner:
+        runner.sync(runner.train())
+        _assert_gradients(case, runner, other_weights, other_batch, expected_of=other_batch)
+
+
+def work_grows_with_time(build: Build, case: Case) -> None:
+    """A forward call with T=128 takes more than twice as long as one with T=8.
+
+    Of sizes at which the steps outweigh the call; calls take turns, so that a busy host slows both.
+    """
+    seconds: dict[int, list[float]] = {8: [], 128: []}
+    sized = replace(case, batch=16, inputs=32, hidden=64)
+    shorter, longer = (replace(sized, seq_len=t) for t in seconds)
+    with (
+        ready(build, shorter, "forward", *data(shorter)) as short,
+        ready(build, longer, "forward", *data(longer)) as long,
+    ):
+        _call(short)
+        _call(long)
+        for _ in range(CALLS):
+            for runner, samples in zip((short, long), seconds.values(), strict=True):
+                start = time.perf_counter()
+                runner.sync(runner.forward())
+                samples.append(time.perf_counter() - start)
+    ratio = statistics.median(seconds[128]) / statistics.median(seconds[8])
+    assert ratio > 2, f"T=128 takes {ratio:.2f} times as long as T=8"
+
+
+def two_steps_are_the_oracles(build: Build, case: Case) -> None:
+    """Two steps on different batches at different rates leave the weights where SGD does."""
+    weights, first = data(case)
+    _, second = data(replace(case, seed=case.seed + 1))
+    limit = TOLERANCES[case.dtype]
+    moved = weights
+    with ready(build, case, "train", weights, first) as runner:
+        for batch in (replace(first, learning_rate=0.5), replace(second, learning_rate=0.25)):
+            runner.bind(batch)
+            out = runner.train()
+            runner.sync(out)
+            truth = expected(case, moved, batch)
+            moved = _descend(moved, truth.gradients, batch.learning_rate)
+            np.testing.assert_allclose(runner.fetch_loss(out), truth.loss, rtol=limit.gradient)
+        after = runner.weights()
+    for layer, start, want in zip(after, weights, moved, strict=True):
+        for name in want:
+            step = np.abs(want[name] - start[name]).max()
+            assert step > 20 * limit.forward, f"{name} moves by {step:.1g}: too little to see"
+            np.testing.assert_allclose(layer[name], want[name], rtol=0, atol=limit.forward)
+
+
+def padding_is_ignored(build: Build, case: Case) -> None:
+    """Other numbers in the padding of x change neither results nor gradients; outputs there are 0.
+
+    Large numbers, not NaN: masked gradients of NaN are NaN in every framework.
+    """
+    weights, batch = data(case)
+    assert batch.lengths is not None, "only a ragged batch has padding"
+    padding = np.arange(case.seq_len) >= batch.lengths[:, None]  # [B, T]
+    noisy = replace(batch, x=np.where(padding[:, :, None], 100 * batch.x - 50, batch.x))
+    with ready(build, case, "forward", weights, noisy) as runner:
+        output = _call(runner)
+        _assert_forward(case, output, weights, batch)
+        assert not output.outputs[padding].any(), "outputs past a length are not zero"
+    with ready(build, case, "train", weights, noisy) as runner:
+        _assert_gradients(case, runner, weights, noisy, expected_of=batch)
+
+
+def _call(runner: Runner) -> Output:
+    out = runner.forward()
+    runner.sync(out)
+    return runner.fetch(out)
+
+
+def _assert_forward(case: Case, output: Output, weights: Weights, batch: Batch) -> None:
+    fault = check_forward(case, output, expected(case, weights, batch)).fault
+    assert fault is None, fault
+
+
+def _assert_gradients(
+    case: Case, runner: Runner, weights: Weights, batch: Batch, expected_of: Batch
+) -> None:
+    loss, gradients = probe_gradients(runner, weights, batch)
+    fault = check_train(case, loss, gradients, expected(case, weights, expected_of)).fault
+    assert fault is None, fault
+
+
+def _descend(weights: Weights, gradients: Weights, rate: float) -> Weights:
+    return tuple(
+        {name: np.asarray(layer[name], np.float64) - rate * grad[name] for name in layer}
+        for layer, grad in zip(weights, gradients, strict=True)
+    )

@@ -1,0 +1,54 @@
+"""Fixtures of the shared tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+import backends
+from backends.api import Backend, Case, Mode, Runner
+from tests.checks import Build
+
+# The same examples every time: a failure that comes and goes tells nothing about a change.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "xdist_group(name): runs in one process with its group")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of an adapter, `test_<backend>.py`, where its framework is loaded anyway."""
+    modules = {f"test_{name}": name for name in backends.BACKENDS}
+    for item in items:
+        backend = modules.get(Path(item.path).stem)
+        if backend is not None:
+            item.add_marker(pytest.mark.xdist_group(backend))
+
+
+@cache
+def _backend(name: str) -> Backend:
+    return backends.create(name)
+
+
+@pytest.fixture
+def build_with() -> Callable[[str], Build]:
+    """Builds runners of an implementation; skips where its framework is not installed."""
+
+    def of(implementation: str) -> Build:
+        entry = backends.IMPLEMENTATIONS[implementation]
+        reason = backends.missing(entry.backend)
+        if reason is not None:
+            pytest.skip(reason)
+
+        def build(case: Case, mode: Mode) -> Runner:
+            return _backend(entry.backend).build(case, entry.strategy.name, mode)
+
+        return build
+
+    return of
