@@ -246,7 +246,8 @@ def list_(what: str | None) -> int:
 _EXPORT_EPILOG = """\b
 Examples:
   python -m bench export results/local/RUN --format pytest-benchmark
-  pytest-benchmark compare results/local/*/benchmark.json --group-by=group --sort=mean
+  pytest-benchmark compare OLD/benchmark.json NEW/benchmark.json --group-by=fullname
+  pytest-benchmark compare RUN/benchmark.json --group-by=param:seq_len --sort=mean
 
 One round of the file is one worker's median, so that its spread is the one between workers. Jobs
 that failed, were wrong or were left out are under the key not_replayed.

@@ -139,7 +139,7 @@ def _cost(job: Job) -> Cost:
 
 def words(seconds: float) -> str:
     """A time to the precision that an estimate deserves: "40 s", "3 min", "1 h 20 min"."""
-    if seconds < 60:
+    if seconds <= 59:
         return f"{max(1, math.ceil(seconds))} s"
     minutes = math.ceil(seconds / 60)
     if minutes < 60:

@@ -238,8 +238,8 @@ class Team:
         """Start a worker.
 
         Compiled code is cached in a folder that a run's workers share, so that a program compiles
-        once; `fresh_cache` gives the worker an empty one, where compiling is part of what is measured
-        (time or memory).
+        once; `fresh_cache` gives the worker an empty one, where compiling is part of what is
+        measured (time or memory).
         """
         environment: dict[str, str] = {}
         variable = BACKENDS[backend].compile_cache

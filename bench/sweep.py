@@ -186,7 +186,13 @@ class Sweep:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The sweep as data, "all" spelt out: a later registry may have more implementations."""
+        chosen = self.implementations()
+        named = {
+            "backend": list(dict.fromkeys(entry.backend for entry in chosen)),
+            "strategy": list(dict.fromkeys(entry.strategy.name for entry in chosen)),
+        }
+        return {**asdict(self), "axes": {**asdict(self.axes), **named}}
 
 
 def preset_names() -> list[str]:
@@ -205,10 +211,11 @@ def load_preset(name_or_path: str) -> Sweep:
     else:
         path = PRESETS / f"{choose('preset', name_or_path, preset_names())}.toml"
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"preset {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Not TOML, not UTF-8, a number of thousands of digits, lists nested as deep.
         raise UsageError(f"preset {path}: {error}") from error
     return _sweep(path, data)
 
@@ -218,6 +225,9 @@ def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
         choose(f"key in {path.name}", key, ("title", "axes", "sampling", "caps"))
     axes = _table(path, data, "axes", [f.name for f in fields(Axes)])
     sampling = _table(path, data, "sampling", [f.name for f in fields(Sampling)])
+    for name, values in axes.items():
+        if not isinstance(values, list):
+            raise UsageError(f"preset {path}: axis {name} {values!r}: must be a list")
     try:
         return Sweep(
             name=path.stem,

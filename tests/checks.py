@@ -81,10 +81,11 @@ def nothing_is_constant(build: Build, case: Case) -> None:
 def work_grows_with_time(build: Build, case: Case) -> None:
     """A forward call with T=128 takes more than twice as long as one with T=8.
 
-    Of sizes at which the steps outweigh the call; calls take turns, so that a busy host slows both.
+    Of one layer, of sizes at which the steps outweigh the call. Calls take turns: a busy host slows
+    both.
     """
     seconds: dict[int, list[float]] = {8: [], 128: []}
-    sized = replace(case, batch=16, inputs=32, hidden=64)
+    sized = replace(case, batch=16, inputs=32, hidden=64, layers=1, lengths="full")
     shorter, longer = (replace(sized, seq_len=t) for t in seconds)
     with (
         ready(build, shorter, "forward", *data(shorter)) as short,

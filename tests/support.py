@@ -19,6 +19,18 @@ NETWORKS = backends.of_kind(("static", "dynamic", "fused", "oracle"))
 SLOW_TO_BUILD = {"torch/static"}
 
 
+#: Programs of T steps, or of T's shape: another T is refused when it is bound.
+BUILT_FOR_ONE_TIME = {
+    "jax/static",
+    "jax/dynamic",
+    "jax/scan-unroll",
+    "tensorflow/static",
+    "tensorflow/keras-unrolled",
+    "torch/static",
+    "torch/traced",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
     """Cases that an implementation must refuse, and the reason that it must give (a pattern)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import pytest
 from rich.console import Console
 
 import backends
-from bench import cli, progress, run
+from bench import cli, export, progress, run
 from bench.estimate import job_seconds, sweep_seconds, words
 from bench.record import Record, Run, Status, Store, read_run
 from bench.sweep import Sweep, load_preset
 from tests import synthetic
 
 ROOT = Path(__file__).parent.parent
+
+WRITE_BENCHMARK = export.export
 
 #: What the engine's stub can draw: PyTorch and JAX.
 DRAWN = ("--preset", "smoke", "--backend", "torch,jax")
@@ -49,15 +51,17 @@ class Engine:
 
 
 @pytest.fixture(autouse=True)
-def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engine]:
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     """A stub instead of the engine, and an empty folder to stand in."""
     stub = Engine()
     monkeypatch.setattr(run, "execute", stub.execute)
+    # What it writes is for test_export.py; here it would start an interpreter for every run.
+    monkeypatch.setattr(export, "export", lambda result, path: path)
     monkeypatch.setattr("bench.machine.available_cpus", lambda: [0, 1])
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    yield stub
+    return stub
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -100,7 +104,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run --layers 1.5", ["layers '1.5'", "whole number"]),
         ("run --hidden x", ["hidden 'x'", "whole number"]),
         ("run --inputs 1_000", ["inputs '1_000'", "whole number"]),
-        ("run --hidden １２８", ["hidden '１２８'", "whole number"]),
+        ("run --hidden \u0661\u0662", ["hidden '\u0661\u0662'", "whole number"]),
         ("run --hidden 99999999999999999999", ["99999999999999999999"]),
         ("run --seq-len 25,25", ["seq-len", "25", "twice"]),
         ("run --seq-len 25,025", ["seq-len", "25", "twice"]),
@@ -142,7 +146,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ("axes = 5\n", "has no table [axes]"),
         ("[axis]\n", "key in mine.toml 'axis' (did you mean axes?)"),
         ("[axes]\nseqlen = [5]\n[sampling]\n", "'seqlen' (did you mean seq_len?)"),
-        ("[axes]\ncell = 5\n[sampling]\n", "mine.toml"),
+        ("[axes]\ncell = 'lstm'\n[sampling]\n", "axis cell 'lstm': must be a list"),
         ("[axes]\ncell = ['lstm']\n[sampling]\n", "mine.toml"),
         ("\x00", "mine.toml"),
     ],
@@ -246,7 +250,7 @@ def test_a_run_hands_the_sweep_to_the_engine_and_writes_its_tables(
     assert call["command"].startswith("python -m bench run --preset smoke")
     assert "'7, 9'" in call["command"]
     left = {path.name for path in Path("out").iterdir()}
-    assert {"records.jsonl", "report.md", "report.html", "benchmark.json"} <= left
+    assert {"records.jsonl", "manifest.json", "report.md", "report.html"} <= left
     out, err = capsys.readouterr()
     assert "out: records.jsonl" in out
     assert "benchmark.json" in out
@@ -280,10 +284,8 @@ def test_a_failed_job_is_exit_status_1_and_the_tables_are_written(
     status: Status,
     code: int,
     engine: Engine,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("bench.export.export", lambda result, path: path)
     engine.change = synthetic.only("jax/static", synthetic.ends(status, "why it ended"))
     assert cli.main(["run", *DRAWN, "--out", "out"]) == code
     assert "why it ended" in Path("out/report.md").read_text()
@@ -291,9 +293,10 @@ def test_a_failed_job_is_exit_status_1_and_the_tables_are_written(
 
 
 def test_a_run_that_cannot_be_exported_is_still_a_run(
-    engine: Engine, capsys: pytest.CaptureFixture[str]
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine.change = lambda record: synthetic.ends(Status.UNSUPPORTED, "nothing is")(record)
+    monkeypatch.setattr(export, "export", WRITE_BENCHMARK)
+    engine.change = synthetic.ends(Status.UNSUPPORTED, "nothing is")
     assert cli.main(["run", *DRAWN, "--out", "out"]) == 0
     assert "not everything was written: run out: no job ended ok" in capsys.readouterr().err
     assert Path("out/report.md").exists()
@@ -431,7 +434,7 @@ def test_the_estimate_grows_with_what_there_is_to_do() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.1, "1 s"), (59.5, "60 s"), (60, "1 min"), (61, "2 min"), (3600, "1 h 0 min")],
+    [(0.1, "1 s"), (59.5, "1 min"), (60, "1 min"), (61, "2 min"), (3600, "1 h 0 min")],
 )
 def test_estimates_are_said_roughly(seconds: float, said: str) -> None:
     assert words(seconds) == said

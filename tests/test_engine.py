@@ -1,4 +1,4 @@
-"""The real launcher, with a backend that misbehaves: each job ends in one status, none is absent."""
+"""The real launcher with a backend that misbehaves: each job ends in exactly one status."""
 
 from __future__ import annotations
 

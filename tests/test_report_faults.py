@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +245,6 @@ def test_the_plan_survives_json() -> None:
     """A manifest that went through a file gives the same plan (tuples come back as lists)."""
     run = synthetic.run()
     manifest = json.loads(json.dumps(run.manifest))
-    assert asdict(synthetic.sweep()) == run.manifest["sweep"]
+    assert synthetic.sweep().to_json() == run.manifest["sweep"]
     reports = [build([r]) for r in (run, replace(run, manifest=manifest))]
     assert markdown.render(reports[0]) == markdown.render(reports[1])

@@ -3,17 +3,18 @@
 For mode "train" the region is the forward pass with the loss, and through AOTAutograd its backward;
 the update, and with it the learning rate, stays outside. torch.compile over `nn.LSTM` would compile
 nothing, hence the explicit loop and `fullgraph=True`.
+
+Inductor keeps what it compiled in a folder, which `BackendInfo.compile_cache` lets the harness
+choose: with a full one, the first call does not compile. Headers that it precompiles (about ten
+seconds, once) stay in the user's own folder whatever is chosen.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from functools import cache
 from importlib import import_module
-from multiprocessing.util import Finalize
 from types import FunctionType
 from typing import Any
 
@@ -23,23 +24,6 @@ from backends.api import Case, Mode, Stage, Unavailable
 from backends.torch.loop import LoopRunner, Program, network_function
 from backends.torch.network import Function
 from backends.torch.torchscript import deprecated_jit
-
-_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-
-
-@cache
-def _use_empty_cache() -> None:
-    """Give inductor an empty folder, once a process, unless the environment names one.
-
-    Else the first call would take what an earlier process left in the user's folder, and how long
-    it takes would depend on what ran before. Headers that inductor precompiles stay where they are,
-    shared by all processes of the user. The folder goes when the process ends: `Finalize`, because
-    `atexit` does not run in children of multiprocessing.
-    """
-    if _CACHE_VARIABLE not in os.environ:
-        folder = tempfile.mkdtemp(prefix="rnn-bench-inductor-")
-        os.environ[_CACHE_VARIABLE] = folder
-        Finalize(None, shutil.rmtree, args=(folder,), exitpriority=0)
 
 
 def _check_compiler() -> None:
@@ -92,7 +76,6 @@ def build_static(case: Case, mode: Mode, device: torch.device, stage: Stage) -> 
     Raises `Unavailable` without a C++ compiler.
     """
     _check_compiler()
-    _use_empty_cache()
     # Seconds of import, which only this strategy needs. It meets TorchScript inside torch itself.
     with stage("import-compiler"), deprecated_jit("script_method"):
         backend = _OneGraph(import_module("torch._inductor.compile_fx").compile_fx)

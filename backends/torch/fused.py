@@ -59,12 +59,9 @@ class FusedRunner(TorchRunner):
             device=device,
         )
         self._module.train(mode == "train").requires_grad_(False)
-        trained = [
-            "weight_ih",
-            "weight_hh",
-            "bias_ih",
-            *(["bias_hh"] * len(self._spec.extra_biases)),
-        ]
+        trained = ["weight_ih", "weight_hh", "bias_ih"]
+        if self._spec.extra_biases:
+            trained.append("bias_hh")
         self._trained = [(name, layer) for layer in range(case.layers) for name in trained]
         self._leaves = [self._parameter(name, layer) for name, layer in self._trained]
         for tensor in self._leaves:
@@ -124,14 +121,14 @@ class FusedRunner(TorchRunner):
 
     def _bind_lengths(self, lengths: Array | None) -> None:
         # Packing wants the lengths on the host and refuses 0: an empty sequence runs one step, and
-        # `_run` takes that back.
+        # `_forward` takes that back.
         self._lengths = self._empty = None
         if lengths is not None:
             self._lengths = torch.tensor(lengths.clip(min=1), dtype=torch.int64)
             if (lengths == 0).any():
                 self._empty = torch.tensor(lengths == 0, device=self._device).unsqueeze(1)  # [B, 1]
 
-    def _run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _forward(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         if self._lengths is None:
             return self._call(self._x)
         packed = pack_padded_sequence(
@@ -152,11 +149,8 @@ class FusedRunner(TorchRunner):
         values, h = self._module(x, self._state[0])
         return values, (h,)
 
-    def _forward(self) -> tuple[Tensor, Any]:
-        return self._run()
-
     def _loss(self) -> Tensor:
-        outputs, _ = self._run()
+        outputs, _ = self._forward()
         return loss_of(outputs, self._targets)
 
     def _layer_states(self, state: Any) -> Sequence[Sequence[Tensor]]:

@@ -93,8 +93,7 @@ class LoopRunner(TorchRunner):
             self._lengths = (torch.tensor(lengths, dtype=torch.int64, device=self._device),)
 
     def _forward(self) -> tuple[Tensor, Any]:
-        outputs, state = self._program.call(*self.arguments())
-        return outputs, state
+        return self._program.call(*self.arguments())
 
     def _loss(self) -> Tensor:
         return self._program.call(*self.arguments())

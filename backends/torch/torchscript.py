@@ -57,6 +57,9 @@ def build_traced(case: Case, mode: Mode, device: torch.device, stage: Stage) -> 
     if mode == "forward":
         function = _tuples(function)
     with stage("trace"), deprecated_jit("trace"):
+        # mse_loss compares shapes in Python, and the trace warns that it keeps the answer. torch
+        # ignores such warnings about itself, but its filter is gone where the filters were reset.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.nn\.")
         # check_trace would trace and run everything a second time.
         traced = torch.jit.trace(function, example.arguments(), check_trace=False)
     return LoopRunner(case, mode, device, _program(traced, fixed_shape=True))

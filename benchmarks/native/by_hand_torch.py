@@ -46,7 +46,7 @@ def _train(
         loss.backward()
         with torch.no_grad():
             for parameter in parameters:
-                parameter -= 0.01 * parameter.grad
+                parameter.sub_(parameter.grad, alpha=0.01)
         return loss
 
     return step
