@@ -1,0 +1,367 @@
+"""What only JAX's adapter has: traced and compiled programs, donated weights, XLA's threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from backends.api import CELL_NAMES, MODES, Case, CellName, Mode, Unavailable, Unsupported
+from backends.cells import CELLS
+from backends.products import flops
+from backends.reference.network import expected
+from bench.outputs import check_forward
+from tests.checks import forward_is_the_oracles, training_is_the_oracles
+from tests.support import data
+
+if backends.missing("jax"):
+    pytest.skip(backends.missing("jax") or "", allow_module_level=True)
+
+CASE = Case(cell="lstm", seq_len=3, batch=4, inputs=3, hidden=5, forget_bias=0.7)
+RAGGED = replace(CASE, lengths="ragged", initial_state="random", layers=2)
+STRATEGIES = ("static", "dynamic", "scan-unroll")
+
+
+@pytest.fixture(scope="module")
+def backend() -> Any:
+    return backends.create("jax")
+
+
+@pytest.fixture
+def build(backend: Any) -> Iterator[Any]:
+    """Build runners, loaded and bound with a case's own data; they are closed after the test."""
+    runners = []
+
+    def one(case: Case, strategy: str, mode: Mode = "forward") -> Any:
+        runner = backend.build(case, strategy, mode)
+        runners.append(runner)
+        weights, batch = data(case)
+        runner.load(weights)
+        runner.bind(batch)
+        return runner
+
+    yield one
+    for runner in runners:
+        runner.close()
+
+
+@pytest.fixture
+def trace(backend: Any) -> Any:
+    """The jaxpr of a case's program, not compiled."""
+    import jax
+
+    from backends.jax.network import LOOPS
+    from backends.jax.runner import _program
+
+    def of(case: Case, strategy: str, mode: Mode) -> Any:
+        program, arguments = _program(case, LOOPS[strategy], mode, jax.devices("cpu")[0])
+        return jax.jit(program).trace(*arguments).jaxpr
+
+    return of
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Every equation of a jaxpr, those of the jaxprs in its parameters too."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr
+
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            if isinstance(value, ClosedJaxpr):
+                yield from equations(value.jaxpr)
+            elif isinstance(value, Jaxpr):
+                yield from equations(value)
+
+
+# --- programs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_static_has_a_copy_of_the_step_for_every_step(trace: Any, mode: Mode) -> None:
+    names = [
+        Counter(
+            e.primitive.name for e in equations(trace(replace(RAGGED, seq_len=t), "static", mode))
+        )
+        for t in (4, 8)
+    ]
+    assert all("scan" not in counts for counts in names)
+    assert names[1]["tanh"] == 2 * names[0]["tanh"] == 8 * 2 * 2  # g and c', two layers
+
+
+@pytest.mark.parametrize(("strategy", "unroll"), [("dynamic", 1), ("scan-unroll", 8)])
+@pytest.mark.parametrize(("mode", "loops"), [("forward", 1), ("train", 2)])
+def test_dynamic_is_one_loop_each_way(
+    trace: Any, strategy: str, unroll: int, mode: Mode, loops: int
+) -> None:
+    case = replace(RAGGED, seq_len=20)
+    scans = [e for e in equations(trace(case, strategy, mode)) if e.primitive.name == "scan"]
+    assert [e.params["unroll"] for e in scans] == [unroll] * loops
+    assert [e.params["length"] for e in scans] == [20] * loops
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_products_of_a_program_are_those_of_the_formula(
+    trace: Any, cell: CellName, mode: Mode
+) -> None:
+    """All but one a layer: nobody asks for the gradient of the state at the start.
+
+    (In the GRU without the candidate's, which goes on to the reset gate's weights.)
+    """
+    case = replace(RAGGED, cell=cell)
+    done = 0
+    for equation in equations(trace(case, "static", mode)):
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, right = (value.aval.shape for value in equation.invars)
+            shared = np.prod([left[axis] for axis in contracted])
+            done += 2 * int(np.prod(left) * np.prod(right) // shared)
+    unasked = 0
+    if mode == "train":
+        asked = 1 if cell == "gru" else 0
+        count = len(CELLS[cell].gates) - asked
+        unasked = 2 * case.layers * case.batch * case.hidden**2 * count
+    assert done == flops(case, mode) - unasked
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_product_is_in_full_precision(trace: Any, cell: CellName, strategy: str) -> None:
+    from jax.lax import Precision
+
+    case = replace(RAGGED, cell=cell)
+    dots = [
+        e for e in equations(trace(case, strategy, "train")) if e.primitive.name == "dot_general"
+    ]
+    assert {e.params["precision"] for e in dots} == {(Precision.HIGHEST, Precision.HIGHEST)}
+
+
+@pytest.mark.parametrize(("dtype", "other"), [("float32", "f64"), ("float64", "f32")])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_a_trace_has_one_dtype(trace: Any, cell: CellName, dtype: Any, other: str) -> None:
+    case = replace(RAGGED, cell=cell, dtype=dtype)
+    for strategy in STRATEGIES:
+        for mode in MODES:
+            assert f"{other}[" not in str(trace(case, strategy, mode))
+
+
+@pytest.mark.parametrize(("dtype", "other"), [("float32", "f64"), ("float64", "f32")])
+@pytest.mark.parametrize("strategy", ["static", "dynamic"])
+def test_a_compiled_program_has_one_dtype(
+    build: Any, strategy: str, dtype: Any, other: str
+) -> None:
+    runner = build(replace(RAGGED, dtype=dtype), strategy, "train")
+    assert f"{other}[" not in runner._compiled.as_text()
+    loss, weights = runner.train()
+    assert {str(array.dtype) for layer in weights for array in layer.values()} == {dtype}
+    assert str(loss.dtype) == dtype
+
+
+@pytest.mark.parametrize("seq_len", [8, 9, 17])
+def test_a_scan_of_several_steps_an_iteration_has_no_step_too_many(
+    backend: Any, seq_len: int
+) -> None:
+    """Lengths at and beside a multiple of 8: whole, and with steps left over."""
+    case = replace(CASE, cell="rnn", seq_len=seq_len, lengths="ragged")
+
+    def scan_unroll(case: Case, mode: Mode) -> Any:
+        return backend.build(case, "scan-unroll", mode)
+
+    forward_is_the_oracles(scan_unroll, case)
+    training_is_the_oracles(scan_unroll, case)
+
+
+def test_the_size_grows_with_time_only_where_time_is_unrolled(build: Any) -> None:
+    for strategy in ("static", "dynamic"):
+        short, long = (
+            build(replace(CASE, cell="rnn", seq_len=t), strategy).program_size() for t in (3, 6)
+        )
+        assert set(long) == {"equations", "instructions", "temp_bytes"}
+        grows = strategy == "static"
+        assert (long["equations"] > short["equations"]) is grows
+        assert (long["instructions"] > short["instructions"]) is grows
+
+
+def test_the_size_counts_inner_programs(build: Any) -> None:
+    runner = build(RAGGED, "dynamic", "train")
+    jaxpr = runner._traced.jaxpr.jaxpr
+    size = runner.program_size()
+    assert size["equations"] == len(list(equations(jaxpr))) > len(jaxpr.eqns)
+    modules = runner._compiled.runtime_executable().hlo_modules()
+    counts = [len(c.instructions()) for module in modules for c in module.computations()]
+    assert size["instructions"] == sum(counts)
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+def test_a_build_names_its_stages(backend: Any) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        seen.append(f"{name}:")
+        yield
+        seen.append(name)
+
+    backend.build(CASE, "dynamic", "train", stage).close()
+    assert seen == ["trace:", "trace", "lower:", "lower", "compile:", "compile"]
+
+
+@pytest.mark.parametrize(
+    ("case", "strategy", "error", "message"),
+    [
+        (CASE, "eager", Unsupported, "strategy eager: jax has static, dynamic, scan-unroll"),
+        (replace(CASE, device="tpu"), "dynamic", Unavailable, "device tpu: JAX sees cpu"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    backend: Any, case: Case, strategy: str, error: type[Exception], message: str
+) -> None:
+    def no_stage(name: str) -> Any:
+        raise AssertionError(name)
+
+    with pytest.raises(error, match=message):
+        backend.build(case, strategy, "forward", no_stage)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seq_len": 4}, "program is compiled for T=3, got T=4"),
+        ({"batch": 2}, "program is compiled for B=4, got B=2"),
+    ],
+)
+def test_other_shapes_are_refused(build: Any, change: dict[str, Any], message: str) -> None:
+    runner = build(CASE, "dynamic")
+    with pytest.raises(Unsupported, match=f"^{message}$"):
+        runner.bind(data(replace(CASE, **change))[1])
+
+
+def test_a_runner_serves_one_mode(build: Any) -> None:
+    with pytest.raises(ValueError, match="built for mode 'train', not for 'forward'"):
+        build(CASE, "dynamic", "train").forward()
+    with pytest.raises(ValueError, match="built for mode 'forward', not for 'train'"):
+        build(CASE, "dynamic").train()
+
+
+def test_the_strategies_are_those_of_the_manifest() -> None:
+    from backends.jax.network import LOOPS
+
+    assert [strategy.name for strategy in backends.BACKENDS["jax"].strategies] == list(LOOPS)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_what_was_taken_does_not_change_with_the_callers_arrays(build: Any) -> None:
+    case = replace(RAGGED, cell="gru-reset-after")
+    runner, (weights, batch) = build(case, "dynamic"), data(case)
+    truth = expected(case, *data(case))
+    runner.load(weights)
+    runner.bind(batch)
+    state = batch.initial_state or ()
+    for array in [batch.x, batch.lengths, *(value for layer in state for value in layer.values())]:
+        assert array is not None
+        array[...] = 1
+    for layer in weights:
+        for array in layer.values():
+            array[...] = 0
+    assert check_forward(case, runner.fetch(runner.forward()), truth).fault is None
+
+
+def test_a_step_writes_over_the_weights_that_it_was_given(build: Any) -> None:
+    runner = build(RAGGED, "dynamic", "train")
+    given = runner._weights
+    runner.sync(runner.train())
+    assert all(array.is_deleted() for layer in given for array in layer.values())
+
+
+def test_weights_that_were_read_stay_when_more_steps_are_taken(build: Any) -> None:
+    runner = build(RAGGED, "dynamic", "train")
+    runner.sync(runner.train())
+    read = runner.weights()
+    before = [array.copy() for layer in read for array in layer.values()]
+    runner.sync(runner.train())
+    after = [array for layer in read for array in layer.values()]
+    for array, copy in zip(after, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    assert not np.array_equal(runner.weights()[0]["W_i"], read[0]["W_i"])
+
+
+def test_a_loss_stays_when_more_steps_are_taken(build: Any) -> None:
+    runner = build(CASE, "dynamic", "train")
+    first = runner.train()
+    later = runner.train()
+    runner.sync(first)
+    assert runner.fetch_loss(later) < runner.fetch_loss(first)
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+def python(script: str, **variables: str) -> str:
+    """What a fresh interpreter prints, in which jax is not imported yet."""
+    clean = {
+        k: v for k, v in os.environ.items() if k not in backends.BACKENDS["jax"].environment(1)
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        env=clean | variables,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def test_import_starts_nothing() -> None:
+    """A process may still be forked after it."""
+    script = "import os, backends.jax.adapter; print(len(os.listdir('/proc/self/task')))"
+    assert python(script, OPENBLAS_NUM_THREADS="1") == "1"
+
+
+POOL = """
+import os
+from pathlib import Path
+from backends.jax.adapter import JaxBackend
+backend = JaxBackend()
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+print(backend.threads()["xla_pool"], names.count("tf_XLAEigen"))
+"""
+
+
+@pytest.mark.parametrize(
+    "variables", [{"PJRT_NPROC": "3"}, {"NPROC": "5"}, {"PJRT_NPROC": "1", "NPROC": "4"}]
+)
+def test_the_pool_has_the_size_that_xla_was_told(variables: dict[str, str]) -> None:
+    reported, running = python(POOL, **variables).split()
+    assert reported == running == variables.get("PJRT_NPROC", variables.get("NPROC"))
+
+
+def test_the_pool_has_the_size_of_the_affinity_mask_if_xla_was_told_nothing() -> None:
+    pinned = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})" + POOL
+    assert python(pinned) == "1 1"
+
+
+def test_another_number_of_threads_needs_another_process(backend: Any) -> None:
+    assert backend.threads()["xla_pool"] == 1
+    with pytest.raises(RuntimeError, match="pool has 1 threads, asked for 2"):
+        backends.create("jax", threads=2)
+
+
+def test_nothing_is_kept_between_processes_and_no_platform_is_chosen(backend: Any) -> None:
+    import jax
+
+    assert jax.config.jax_enable_compilation_cache is False
+    assert not any("PLATFORM" in name for name in backends.BACKENDS["jax"].environment(1))
+    assert "cpu" in backend.devices()
