@@ -23,8 +23,6 @@ from bench.sweep import Sampling
 PREPARE_LIMIT_S = 600.0
 TURN_LIMIT_S = 300.0
 
-Done = Callable[[Record], None]
-
 
 @dataclass(kw_only=True)
 class _Outcome:
@@ -91,12 +89,14 @@ class Block:
         expected: Path,
         sampling: Sampling,
         order: random.Random,
+        built: Callable[[Job], None],
     ) -> None:
         self._team = team
         self._expected = expected
         self._sampling = sampling
         self._outcomes = {job.implementation: _Outcome(job=job) for job in jobs}
         self._workers: dict[str, Worker] = {}
+        self._built = built
         self._backends = list(dict.fromkeys(backend_of(job) for job in jobs))
         order.shuffle(self._backends)
         # Which strategy stands at an end of the palindrome, and so beside itself, varies by block.
@@ -146,8 +146,10 @@ class Block:
                 outcome.take(worker.request(message, limit_s=PREPARE_LIMIT_S))
             except (WorkerDied, WorkerHung) as error:
                 outcome.fail(error)
+                self._built(outcome.job)
                 return False
             outcome.worker = {"pid": worker.pid}
+            self._built(outcome.job)
         return True
 
     def _lose(self, backend: str, error: WorkerDied | WorkerHung) -> None:

@@ -89,7 +89,7 @@ def job_seconds(job: Job, sampling: Sampling) -> float:
 def sweep_seconds(sweep: Sweep, *, absent: Collection[str] = ()) -> float:
     """Seconds that a sweep takes, without what it caps and without the `absent` backends."""
     sampling = sweep.sampling
-    counts = block_counts(sampling)
+    counts = sampling.counts()
     jobs = sum(
         counts[measure] * job_seconds(job, sampling)
         for measure in MEASURES
@@ -98,15 +98,6 @@ def sweep_seconds(sweep: Sweep, *, absent: Collection[str] = ()) -> float:
     steady = runnable(sweep, "steady", absent)
     servers = {IMPLEMENTATIONS[job.implementation].backend for job in steady}
     return jobs + max(counts.values()) * len(servers) * IMPORT_S
-
-
-def block_counts(sampling: Sampling) -> dict[Measure, int]:
-    """In how many blocks each way of measuring takes part."""
-    return {
-        "steady": sampling.blocks,
-        "cold": sampling.cold_blocks,
-        "memory": sampling.memory_blocks,
-    }
 
 
 def runnable(sweep: Sweep, measure: Measure, absent: Collection[str]) -> list[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -74,6 +75,17 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+
+
+def commit() -> str | None:
+    """The commit of this project's checkout, with a + where files differ; None without one."""
+    folder = Path(__file__).parent.parent
+    describe = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed without git, or from a wheel
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:

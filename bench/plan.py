@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backends import IMPLEMENTATIONS, Implementation
-from bench.estimate import block_counts, job_seconds, runnable, sweep_seconds, words
+from bench.estimate import job_seconds, runnable, sweep_seconds, words
 from bench.naming import case_name
 from bench.record import MEASURES, Job
 from bench.sweep import Sweep
@@ -25,7 +25,7 @@ def print_plan(sweep: Sweep, absent: Mapping[str, str], console: Console) -> Non
     """
     console.print(Text(f"{sweep.name}: {sweep.title}", style="bold"))
     console.print(_table(sweep, absent))
-    counts = block_counts(sweep.sampling)
+    counts = sweep.sampling.counts()
     jobs = ", ".join(f"{len(runnable(sweep, m, absent))} {m} ({counts[m]} x)" for m in MEASURES)
     console.print(f"jobs     {jobs}")
     console.print(f"workers  {workers(sweep, absent)}, a process each")
@@ -39,7 +39,7 @@ def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
 
     In each block one for each backend, case and mode; and one for each cold and memory job.
     """
-    counts = block_counts(sweep.sampling)
+    counts = sweep.sampling.counts()
     shared = {
         (job.case, job.mode, _entry(job).backend) for job in runnable(sweep, "steady", absent)
     }
@@ -78,7 +78,7 @@ def _said(sweep: Sweep, job: Job) -> str:
 
 def _seconds(sweep: Sweep, steady: Iterable[Job], absent: Collection[str]) -> float:
     """Seconds for jobs and those that measure the same in another way."""
-    counts = block_counts(sweep.sampling)
+    counts = sweep.sampling.counts()
     named = {(job.implementation, job.case, job.mode) for job in steady}
     return sum(
         counts[measure] * job_seconds(job, sweep.sampling)

@@ -164,6 +164,8 @@ def check_new(folder: Path) -> None:
     parent = folder
     while not parent.exists():
         parent = parent.parent
+    if not parent.is_dir():
+        raise UsageError(f"output folder {folder}: {parent} is a file")
     if not os.access(parent, os.W_OK):
         raise UsageError(f"output folder {folder}: {parent} cannot be written to")
 
@@ -180,9 +182,12 @@ def read_run(folder: Path) -> Run:
         raise UsageError(
             f"run {folder}: written with schema {schema}, this version reads up to {SCHEMA}"
         )
+    try:
+        lines = (folder / "records.jsonl").read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"run {folder}: no readable records.jsonl ({error.strerror})") from error
     records: dict[tuple[str, int], Record] = {}
     faults: list[str] = []
-    lines = (folder / "records.jsonl").read_bytes().splitlines() if folder.is_dir() else []
     for number, line in enumerate(lines, start=1):
         try:
             record = _parse(line)

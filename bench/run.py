@@ -16,7 +16,7 @@ from backends.api import Case, Mode
 from bench import machine
 from bench.block import Block, alone, backend_of
 from bench.errors import UsageError
-from bench.estimate import job_seconds
+from bench.estimate import job_seconds, runnable
 from bench.launch import Start, Team, WorkerDied, WorkerHung
 from bench.record import EXPECTED, Job, Measure, Record, Run, Status, Store, read_run
 from bench.sweep import Sweep
@@ -137,6 +137,7 @@ def execute(
         "start": start,
         "seed": random.SystemRandom().randrange(1 << 32),
         "host": machine.describe(),
+        "commit": machine.commit(),
         "versions": machine.versions(),
         "environment": {
             name: dict(BACKENDS[name].environment(threads)) for name in sorted(_backends_of(sweep))
@@ -193,16 +194,16 @@ class _Engine:
         """Every block of the sweep. A generation of servers lives for one block of each case."""
         self._progress = progress
         sampling = self._sweep.sampling
-        counts: Mapping[Measure, int] = {
-            "steady": sampling.blocks,
-            "cold": sampling.cold_blocks,
-            "memory": sampling.memory_blocks,
-        }
-        plan = {measure: self._sweep.jobs(measure) for measure in counts}
+        counts = sampling.counts()
+        absent = {name for name in _backends_of(self._sweep) if missing(name) is not None}
         progress.begin(
-            sum(n * job_seconds(job, sampling) for m, n in counts.items() for job in plan[m])
+            sum(
+                n * job_seconds(job, sampling)
+                for measure, n in counts.items()
+                for job in runnable(self._sweep, measure, absent)
+            )
         )
-        present = sorted(name for name in _backends_of(self._sweep) if missing(name) is None)
+        present = sorted(_backends_of(self._sweep) - absent)
         with self._scratch() as scratch:
             for block in range(max(counts.values())):
                 with self._team(present, scratch) as team:
@@ -259,10 +260,13 @@ class _Engine:
         expected = self._oracle(team, case)
         settled: dict[str, Record] = {}
         if "steady" in measures:
-            runnable = self._settle(block, case, mode, "steady", settled)
-            records = Block(team, runnable, expected, self._sweep.sampling, self._order).run(block)
-            for record in records:
+            waiting = self._settle(block, case, mode, "steady", settled)
+            steady = Block(
+                team, waiting, expected, self._sweep.sampling, self._order, self._half_done
+            )
+            for record in steady.run(block):
                 self._keep(record)
+                self._half_done(record.job)
                 if record.status != Status.OK:
                     settled[record.job.implementation] = record
         for measure in ("cold", "memory"):
@@ -271,6 +275,7 @@ class _Engine:
                 self._order.shuffle(jobs)
                 for job in jobs:
                     self._keep(alone(team, job, block, expected))
+                    self._advance(job, 1.0)
 
     def _settle(
         self, block: int, case: Case, mode: Mode, measure: Measure, settled: Mapping[str, Record]
@@ -280,7 +285,7 @@ class _Engine:
         What was wrong, unsupported or crashed in the steady block of the same case is not measured
         in another way either.
         """
-        runnable: list[Job] = []
+        waiting: list[Job] = []
         for job in self._sweep.jobs(measure):
             if job.case != case or job.mode != mode:
                 continue
@@ -293,15 +298,20 @@ class _Engine:
             elif before is not None:
                 self._keep(_unmeasured(job, block, before.status, before.reason))
             else:
-                runnable.append(job)
-        return runnable
+                waiting.append(job)
+        return waiting
 
     def _keep(self, record: Record) -> None:
-        load = {"load": machine.load()}
-        self._store.append(replace(record, worker={**record.worker, **load}))
-        job = record.job
+        state = {"at": machine.timestamp(), "load": machine.load()}
+        self._store.append(replace(record, worker={**record.worker, **state}))
+
+    def _half_done(self, job: Job) -> None:
+        """Tell of a steady job once when it has been built, and once when it has been timed."""
+        self._advance(job, 0.5)
+
+    def _advance(self, job: Job, share: float) -> None:
         label = f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"
-        self._progress.advance(job_seconds(job, self._sweep.sampling), label)
+        self._progress.advance(share * job_seconds(job, self._sweep.sampling), label)
 
 
 def _unmeasured(job: Job, block: int, status: Status, reason: str) -> Record:

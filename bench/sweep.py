@@ -97,8 +97,16 @@ class Sampling:
                 raise UsageError(f"{name} {value!r}: must be a whole number of 1 or more")
         for name in ("steady_s", "warmup_s"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < 3600:
+            if type(value) not in (int, float) or not 0 < value < 3600:
                 raise UsageError(f"{name} {value!r}: must be seconds above 0")
+
+    def counts(self) -> dict[Measure, int]:
+        """In how many blocks each way of measuring takes part."""
+        return {
+            "steady": self.blocks,
+            "cold": self.cold_blocks,
+            "memory": self.memory_blocks,
+        }
 
     def with_blocks(self, blocks: int) -> Sampling:
         """The same with another number of blocks, in which every kind of job takes part."""

@@ -279,6 +279,8 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true")
     arguments = parser.parse_args()
     _die_with_parent()
+    # Ctrl-C reaches every process of the terminal: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
     start = _serve_forks if arguments.serve else _run_worker
     start(arguments.fd, arguments.backend, arguments.threads)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -180,7 +184,8 @@ def test_an_interrupt_keeps_the_records_and_leaves_no_process(
 ) -> None:
     class Interrupting(run.Silent):
         def advance(self, seconds: float, label: str) -> None:
-            raise KeyboardInterrupt
+            if label.endswith("cold"):
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run.execute(
@@ -193,4 +198,30 @@ def test_an_interrupt_keeps_the_records_and_leaves_no_process(
         )
     result = run.read_run(tmp_path / "run")
     assert result.manifest["status"] == "interrupted"
-    assert len(result.records) == 1
+    assert sorted(record.job.measure for record in result.records) == ["cold", "steady", "steady"]
+
+
+def test_ctrl_c_on_a_terminal_ends_with_130_and_keeps_the_manifest(tmp_path: Path) -> None:
+    """The signal reaches the whole process group, workers and servers too."""
+    folder = tmp_path / "run"
+    axes = "--cell lstm --seq-len 3 --batch 2 --hidden 4 --inputs 3 --mode forward --blocks 1"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "bench", "run", "--out", str(folder)),
+            *("--backend", "scripted", "--strategy", "hangs", *axes.split()),
+        ],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    log = folder / "workers.log"
+    for _ in range(200):
+        children = psutil.Process(process.pid).children(recursive=True)
+        if log.exists() and len(children) >= 3:  # two servers and the worker that hangs
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert b"Traceback" not in error
+    assert run.read_run(folder).manifest["status"] == "interrupted"

@@ -112,6 +112,20 @@ def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path: Path) 
         _store(tmp_path / "run")
 
 
+def test_a_file_in_the_way_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match="is a file"):
+            _store(folder)
+
+
+def test_a_run_without_records_is_named(tmp_path: Path) -> None:
+    _store(tmp_path / "run")
+    (tmp_path / "run" / "records.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"no readable records\.jsonl"):
+        read_run(tmp_path / "run")
+
+
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     _store(tmp_path / "run")
     path = tmp_path / "run" / "manifest.json"

@@ -16,7 +16,7 @@ from backends import IMPLEMENTATIONS
 from bench import plan, selection
 from bench.conftest import narrowed
 from bench.errors import UsageError
-from bench.estimate import block_counts, runnable
+from bench.estimate import runnable
 from bench.record import MEASURES
 from bench.sweep import RANKED, Sweep, load_preset, preset_names
 
@@ -173,9 +173,9 @@ def test_what_is_named_takes_the_place_of_the_presets_axis() -> None:
 
 
 def test_blocks_are_given_to_every_kind_of_job() -> None:
-    counts = block_counts(selection.select("smoke", {}, blocks=1).sampling)
+    counts = selection.select("smoke", {}, blocks=1).sampling.counts()
     assert counts == {"steady": 1, "cold": 1, "memory": 1}
-    assert block_counts(selection.select("smoke", {}, blocks=7).sampling)["steady"] == 7
+    assert selection.select("smoke", {}, blocks=7).sampling.counts()["steady"] == 7
 
 
 def test_jobs_are_the_product_of_the_axes() -> None:
@@ -192,7 +192,7 @@ def test_jobs_are_the_product_of_the_axes() -> None:
 def test_workers_are_counted_as_the_engine_starts_them() -> None:
     axes = {"backend": ("jax",), "strategy": ("static", "dynamic"), "mode": ("forward",)}
     sweep = selection.select("smoke", axes, blocks=2)
-    counts = block_counts(sweep.sampling)
+    counts = sweep.sampling.counts()
     # A block has a worker for jax and one for the limit; cold and memory jobs have their own.
     assert plan.workers(sweep) == 2 * 2 + 2 * counts["cold"] + 2 * counts["memory"]
     assert plan.workers(sweep, absent=["jax"]) == 2

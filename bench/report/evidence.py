@@ -204,7 +204,7 @@ def kind_of(implementation: str) -> Kind | None:
 def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
     """The groups of a run in reading order, and what is wrong with its plan, if anything."""
     sweep, faults = _sweep(run.manifest)
-    planned = {} if sweep is None else _counts(sweep.sampling)
+    planned = {} if sweep is None else sweep.sampling.counts()
     for measure in MEASURES:
         seen = {r.block for r in run.records if r.job.measure == measure}
         planned[measure] = max(planned.get(measure, 0), len(seen))
@@ -224,14 +224,6 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
         )
     groups = [Group(run=label, case=c, mode=m, jobs=jobs) for (c, m), jobs in tables.items()]
     return sorted(groups, key=reading_order), faults
-
-
-def _counts(sampling: Sampling) -> dict[Measure, int]:
-    return {
-        "steady": sampling.blocks,
-        "cold": sampling.cold_blocks,
-        "memory": sampling.memory_blocks,
-    }
 
 
 def _planned_jobs(sweep: Sweep | None) -> Iterable[Job]:
