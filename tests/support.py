@@ -78,8 +78,13 @@ def on(entry: Implementation, *values: object, slow: bool = False, name: str = "
 
 
 def data(case: Case) -> tuple[Weights, Batch]:
-    """A case's weights and batch; of a ragged batch of two or more, the last sequence is empty."""
+    """A case's weights and batch.
+
+    Of a ragged batch of two or more, one sequence is full and one empty, the others are evenly
+    between; which is which turns with the seed.
+    """
     batch = make_batch(case)
-    if batch.lengths is not None and case.batch > 1:
-        batch = replace(batch, lengths=np.append(batch.lengths[:-1], np.int32(0)))
+    if batch.lengths is not None:
+        even = np.linspace(case.seq_len, 0, case.batch).round().astype(np.int32)
+        batch = replace(batch, lengths=np.roll(even, case.seed))
     return make_weights(case), batch

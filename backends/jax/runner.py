@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import SingleDeviceSharding
@@ -71,7 +72,7 @@ class JaxRunner:
         jax.block_until_ready([a for a in jax.tree.leaves(out) if not a.is_deleted()])
 
     def fetch(self, out: Any) -> Output:
-        outputs, state = jax.tree.map(np.asarray, out)
+        outputs, state = jax.tree.map(np.array, out)
         return Output(outputs=outputs, state=state)
 
     def fetch_loss(self, out: Any) -> float:
@@ -103,8 +104,13 @@ class JaxRunner:
         return self._compiled(self._weights, *self._data)
 
     def _resident(self, tree: Any) -> Any:
-        """Copies on the device. Never views: the caller may go on to change its own arrays."""
-        return jax.block_until_ready(jax.device_put(tree, self._device, may_alias=False))
+        """Copies on the device: the caller may go on to change its own arrays.
+
+        Not by `device_put`: on a CPU it keeps a view of an array that happens to be aligned to 64
+        bytes, with `may_alias=False` too (JAX 0.10.2).
+        """
+        copies = jax.tree.map(lambda a: jnp.array(a, copy=True, device=self._device), tree)
+        return jax.block_until_ready(copies)
 
 
 def _program(case: Case, loop: Loop, mode: Mode, device: Any) -> tuple[Any, list[Any]]:
