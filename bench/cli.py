@@ -148,7 +148,7 @@ def run(
             folder,
             threads=threads,
             start=start,
-            command=shlex.join(["python", "-m", "bench", *context.find_root().obj]),
+            command=shlex.join(["python", "-m", "bench", *_repeatable(context.find_root().obj)]),
             progress=for_console(Console(stderr=True)),
         )
     except KeyboardInterrupt:
@@ -160,6 +160,15 @@ def run(
         jobs = len({record.job for record in failed})
         click.echo(f"bench: {jobs} jobs failed; the tables say why", err=True)
     return FAILED if failed else OK
+
+
+def _repeatable(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--out FOLDER`: whoever runs them again has another folder."""
+    kept: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.partition("=")[0] != "--out" and before != "--out":
+            kept.append(argument)
+    return kept
 
 
 def _publish(result: Run) -> None:
