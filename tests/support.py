@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import backends
-from backends.api import Batch, Case, Implementation, Weights
+from backends.api import CELL_NAMES, Batch, Case, Implementation, Weights
 from backends.data import make_batch, make_weights
 
 #: Everything that computes a network; the limits compute products alone.
@@ -88,3 +89,20 @@ def data(case: Case) -> tuple[Weights, Batch]:
         even = np.linspace(case.seq_len, 0, case.batch).round().astype(np.int32)
         batch = replace(batch, lengths=np.roll(even, case.seed))
     return make_weights(case), batch
+
+
+#: Small cases of every kind.
+CASES = st.builds(
+    Case,
+    cell=st.sampled_from(CELL_NAMES),
+    seq_len=st.integers(1, 6),
+    batch=st.integers(1, 4),
+    inputs=st.integers(1, 4),
+    hidden=st.integers(1, 4),
+    layers=st.integers(1, 3),
+    lengths=st.sampled_from(["full", "ragged"]),
+    dtype=st.just("float64"),
+    initial_state=st.sampled_from(["zeros", "random"]),
+    forget_bias=st.floats(-2, 2),
+    seed=st.integers(0, 2**32 - 1),
+)

@@ -20,12 +20,12 @@ Step = Callable[[Arrays, jax.Array, Arrays, float], Arrays]
 
 
 def rnn(w: Arrays, x: jax.Array, state: Arrays, _forget_bias: float) -> Arrays:
-    """H' = tanh(x W + h U + b)."""
+    """New state: h' = tanh(x W + h U + b)."""
     return {"h": jnp.tanh(x @ w["W"] + state["h"] @ w["U"] + w["b"])}
 
 
 def lstm(w: Arrays, x: jax.Array, state: Arrays, forget_bias: float) -> Arrays:
-    """C' = s(f + forget_bias) c + s(i) tanh(g);  h' = s(o) tanh(c')."""
+    """New state: c' = s(f + forget_bias) c + s(i) tanh(g);  h' = s(o) tanh(c')."""
     z = x @ w["W"] + state["h"] @ w["U"] + w["b"]
     i, g, f, o = jnp.split(z, 4, axis=-1)
     c = jax.nn.sigmoid(f + forget_bias) * state["c"] + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -33,7 +33,7 @@ def lstm(w: Arrays, x: jax.Array, state: Arrays, forget_bias: float) -> Arrays:
 
 
 def gru(w: Arrays, x: jax.Array, state: Arrays, _forget_bias: float) -> Arrays:
-    """C = tanh(x W_c + (r h) U_c + b_c);  h' = u h + (1 - u) c.
+    """New state, with c = tanh(x W_c + (r h) U_c + b_c);  h' = u h + (1 - u) c.
 
     The reset comes before the product, so there are two recurrent products: U holds r and u.
     """
@@ -46,7 +46,7 @@ def gru(w: Arrays, x: jax.Array, state: Arrays, _forget_bias: float) -> Arrays:
 
 
 def gru_reset_after(w: Arrays, x: jax.Array, state: Arrays, _forget_bias: float) -> Arrays:
-    """C = tanh(x W_c + b_c + r (h U_c + b_hc));  h' = u h + (1 - u) c."""
+    """New state, with c = tanh(x W_c + b_c + r (h U_c + b_hc));  h' = u h + (1 - u) c."""
     h = state["h"]
     r_x, u_x, c_x = jnp.split(x @ w["W"] + w["b"], 3, axis=-1)
     r_h, u_h, c_h = jnp.split(h @ w["U"], 3, axis=-1)

@@ -48,7 +48,7 @@ def _affine_back(
 def rnn(
     w: LayerWeights, x: Array, state: LayerStateDict, _forget_bias: float
 ) -> tuple[LayerStateDict, Tape]:
-    """H' = tanh(x W + h U + b)."""
+    """New state: h' = tanh(x W + h U + b)."""
     h = np.tanh(_affine(w, "h", x, state["h"]))
     return {"h": h}, (x, state["h"], h)
 
@@ -65,7 +65,7 @@ def rnn_back(
 def lstm(
     w: LayerWeights, x: Array, state: LayerStateDict, forget_bias: float
 ) -> tuple[LayerStateDict, Tape]:
-    """C' = s(f + forget_bias) c + s(i) tanh(g);  h' = s(o) tanh(c')."""
+    """New state: c' = s(f + forget_bias) c + s(i) tanh(g);  h' = s(o) tanh(c')."""
     i = sigmoid(_affine(w, "i", x, state["h"]))
     g = np.tanh(_affine(w, "g", x, state["h"]))
     f = sigmoid(_affine(w, "f", x, state["h"]) + forget_bias)
@@ -99,7 +99,7 @@ def lstm_back(
 def gru(
     w: LayerWeights, x: Array, state: LayerStateDict, _forget_bias: float
 ) -> tuple[LayerStateDict, Tape]:
-    """C = tanh(x W_c + (r h) U_c + b_c);  h' = u h + (1 - u) c."""
+    """New state, with c = tanh(x W_c + (r h) U_c + b_c);  h' = u h + (1 - u) c."""
     h_old = state["h"]
     r = sigmoid(_affine(w, "r", x, h_old))
     u = sigmoid(_affine(w, "u", x, h_old))
@@ -122,7 +122,7 @@ def gru_back(
 def gru_reset_after(
     w: LayerWeights, x: Array, state: LayerStateDict, _forget_bias: float
 ) -> tuple[LayerStateDict, Tape]:
-    """C = tanh(x W_c + b_c + r (h U_c + b_hc));  h' = u h + (1 - u) c."""
+    """New state, with c = tanh(x W_c + b_c + r (h U_c + b_hc));  h' = u h + (1 - u) c."""
     h_old = state["h"]
     r = sigmoid(_affine(w, "r", x, h_old))
     u = sigmoid(_affine(w, "u", x, h_old))

@@ -27,7 +27,8 @@ def build(strategy: str, mode: str, data: dict[str, np.ndarray]) -> Callable[[],
     hidden = targets.shape[2]
 
     def network(params: tuple[jax.Array, ...], x: jax.Array):
-        carry = (jnp.zeros((batch, hidden)), jnp.zeros((batch, hidden)))
+        zeros = jnp.zeros((batch, hidden), x.dtype)
+        carry = (zeros, zeros)
         if strategy == "static":
             outputs = []
             for t in range(steps):

@@ -59,7 +59,7 @@ def plain_data(case: Case) -> dict[str, np.ndarray]:
     return data
 
 
-def one_process(implementation: str, module: str, mode: str, case: Case) -> float:
+def one_pair(implementation: str, module: str, mode: str, case: Case) -> float:
     """The median paired log ratio of adapter to hand, in this process."""
     backend, strategy = implementation.split("/")
     runner = backends.create(backend, threads=1).build(case, strategy, mode)
@@ -78,6 +78,18 @@ def one_process(implementation: str, module: str, mode: str, case: Case) -> floa
         for name, values in turn(arms if number % 2 else arms[::-1], palindromes=2).items():
             samples[name] += values
     return steady_difference(samples["adapter"], samples["hand"])
+
+
+def one_process(command: list[str], backend: str) -> dict[str, float]:
+    """Start a fresh process for both modes of a pair; its log ratios by mode."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **backends.BACKENDS[backend].environment(1)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def check(runner: backends.api.Runner, mode: str, adapter: object, hand: object) -> None:
@@ -99,32 +111,24 @@ def main() -> None:
     parser.add_argument("--seq-len", type=int, default=50)
     parser.add_argument("--only", help="an implementation")
     parser.add_argument("--out", type=Path, default=Path("results/native"))
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     case = Case(cell="lstm", seq_len=arguments.seq_len, batch=16, inputs=128, hidden=128)
     if arguments.one:
         os.sched_setaffinity(0, {machine.available_cpus()[-1]})
-        print(json.dumps(one_process(*arguments.one, case)))
+        print(json.dumps({mode: one_pair(*arguments.one, mode, case) for mode in MODES}))
         return
     rows = []
     for implementation, module in PAIRS:
         if arguments.only not in (None, implementation):
             continue
+        command = [sys.executable, __file__, "--seq-len", str(arguments.seq_len)]
+        processes = [
+            one_process([*command, "--one", implementation, module], implementation.split("/")[0])
+            for _ in range(arguments.workers)
+        ]
         for mode in MODES:
-            environment = backends.BACKENDS[implementation.split("/")[0]].environment(1)
-            command = [sys.executable, __file__, "--seq-len", str(arguments.seq_len)]
-            values = [
-                json.loads(
-                    subprocess.run(
-                        [*command, "--one", implementation, module, mode],
-                        env={**os.environ, **environment},
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL,
-                        check=True,
-                    ).stdout.splitlines()[-1]
-                )
-                for _ in range(arguments.workers)
-            ]
+            values = [process[mode] for process in processes]
             ratio = ratio_of(values)
             rows.append(
                 {
