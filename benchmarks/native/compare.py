@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--seq-len", type=int, default=50)
-    parser.add_argument("--only", help="an implementation")
+    parser.add_argument("--only", help="implementations, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("results/native"))
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -120,7 +120,7 @@ def main() -> None:
         return
     rows = []
     for implementation, module in PAIRS:
-        if arguments.only not in (None, implementation):
+        if arguments.only and implementation not in arguments.only.split(","):
             continue
         command = [sys.executable, __file__, "--seq-len", str(arguments.seq_len)]
         processes = [
@@ -142,12 +142,17 @@ def main() -> None:
                 }
             )
             print(f"{implementation} {mode}: {ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+        write(arguments.out, case, rows)
+
+
+def write(folder: Path, case: Case, rows: list[dict[str, object]]) -> None:
+    """Write raw numbers and table; called after each implementation, so that none is lost."""
+    folder.mkdir(parents=True, exist_ok=True)
     raw = {"host": machine.describe(), "versions": machine.versions(), "case": vars(case)}
     text = json.dumps({**raw, "created": machine.timestamp(), "rows": rows}, indent=1)
-    (arguments.out / "native.json").write_text(text + "\n")
+    (folder / "native.json").write_text(text + "\n")
     table = pd.DataFrame(rows).drop(columns="log_ratios")
-    (arguments.out / "native.md").write_text(table.to_markdown(index=False, floatfmt=".3f") + "\n")
+    (folder / "native.md").write_text(table.to_markdown(index=False, floatfmt=".3f") + "\n")
 
 
 if __name__ == "__main__":
