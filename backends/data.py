@@ -59,6 +59,30 @@ def make_batch(case: Case) -> Batch:
     return Batch(x=x, targets=targets, lengths=lengths, initial_state=state)
 
 
+def zero_weights(case: Case) -> Weights:
+    """Zeros in the shapes of `make_weights`: an example to trace with, made in no time."""
+    spec, h = CELLS[case.cell], case.hidden
+    return tuple(
+        {
+            **{f"W_{g}": np.zeros((case.layer_inputs(n), h), case.dtype) for g in spec.gates},
+            **{f"U_{g}": np.zeros((h, h), case.dtype) for g in spec.gates},
+            **{f"b_{g}": np.zeros(h, case.dtype) for g in spec.gates},
+            **{name: np.zeros(h, case.dtype) for name in spec.extra_biases},
+        }
+        for n in range(case.layers)
+    )
+
+
+def zero_batch(case: Case) -> Batch:
+    """Zeros in the shapes of `make_batch`, with full lengths."""
+    b, t = case.batch, case.seq_len
+    return Batch(
+        x=np.zeros((b, t, case.inputs), case.dtype),
+        targets=np.zeros((b, t, case.hidden), case.dtype),
+        lengths=np.full(b, t, np.int32) if case.lengths == "ragged" else None,
+    )
+
+
 def zero_state(case: Case, batch: int | None = None) -> State:
     """The all-zero state of a case: L layers of [B, H] arrays."""
     shape = (case.batch if batch is None else batch, case.hidden)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from backends.api import Case, Mode, Stage
-from backends.data import make_batch, make_weights
+from backends.data import zero_batch, zero_weights
 from backends.torch.loop import LoopRunner, Program, build_dynamic, network_function
 from backends.torch.network import Function
 
@@ -51,8 +51,8 @@ def _tuples(forward: Function) -> Function:
 def build_traced(case: Case, mode: Mode, device: torch.device, stage: Stage) -> LoopRunner:
     """The operations of one run, recorded: T steps one after the other."""
     example = build_dynamic(case, mode, device, stage)
-    example.load(make_weights(case))
-    example.bind(make_batch(case))
+    example.load(zero_weights(case))
+    example.bind(zero_batch(case))
     function = network_function(case, mode)
     if mode == "forward":
         function = _tuples(function)
