@@ -112,6 +112,8 @@ class Block:
                 call_s.update(self._warm(backend))
             if call_s:
                 self._take_turns(turns_needed(call_s, seconds=self._sampling.steady_s))
+                for backend in list(self._workers):
+                    self._recheck(backend)
         finally:
             for worker in self._workers.values():
                 worker.close()
@@ -130,7 +132,12 @@ class Block:
             waiting = self._of(backend, None)
             if not waiting:
                 return
-            worker = self._team.worker(backend)
+            try:
+                worker = self._team.worker(backend)
+            except (WorkerDied, WorkerHung) as error:
+                for outcome in waiting:
+                    outcome.fail(error)
+                return
             self._workers[backend] = worker
             if self._fill(worker, waiting):
                 return
@@ -203,18 +210,32 @@ class Block:
         for name, samples in reply["samples"].items():
             self._outcomes[name].samples += samples
 
+    def _recheck(self, backend: str) -> None:
+        """Void what is not right after the timing either: its samples are of something else."""
+        for outcome in self._of(backend, Status.OK):
+            message = {"op": "recheck", "implementation": outcome.job.implementation}
+            try:
+                reply = self._workers[backend].request(message, limit_s=TURN_LIMIT_S)
+            except (WorkerDied, WorkerHung) as error:
+                self._lose(backend, error)
+                return
+            if reply["status"] != Status.OK:
+                outcome.status = Status(reply["status"])
+                outcome.reason = f"after the timing: {reply['reason']}"
+                outcome.errors = reply.get("errors", outcome.errors)
+
 
 def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
     """A cold or a memory job, in a fresh worker of its own."""
     outcome = _Outcome(job=job)
     reply: Mapping[str, Any] = {}
-    with team.worker(backend_of(job), fresh_cache=True) as worker:
-        outcome.worker = {"pid": worker.pid}
-        try:
+    try:
+        with team.worker(backend_of(job), fresh_cache=True) as worker:
+            outcome.worker = {"pid": worker.pid}
             reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
             outcome.take(reply)
-        except (WorkerDied, WorkerHung) as error:
-            outcome.fail(error)
+    except (WorkerDied, WorkerHung) as error:
+        outcome.fail(error)
     record = outcome.record(block)
     samples = reply.get("samples", {}) if record.status == Status.OK else {}
     return Record(**{**vars(record), "samples": samples})

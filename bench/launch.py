@@ -67,7 +67,14 @@ class Worker:
         self._source = source
         ours, theirs = socket.socketpair()
         with theirs:
-            self.pid = source.start(theirs.fileno(), environment)
+            try:
+                self.pid = source.start(theirs.fileno(), environment)
+            except BrokenPipeError as error:
+                ours.close()
+                raise WorkerDied("the fork server is gone; see workers.log") from error
+            except (WorkerDied, WorkerHung):
+                ours.close()
+                raise
         self._channel = Connection(ours.detach())
         self._ended = False
 
@@ -171,7 +178,12 @@ class _ForkServer:
                 stderr=log,
             )
         #: Threads that importing the framework left running; forking is safe with one only.
-        self.threads = int(self._answer()["threads"])
+        try:
+            self.threads = int(self._answer()["threads"])
+        except (WorkerDied, WorkerHung):
+            self._control.close()
+            self._process.wait()
+            raise
 
     def _answer(self) -> dict[str, Any]:
         try:
@@ -222,8 +234,13 @@ class Team:
         self.sources: dict[str, _Source] = {}
         #: Why a backend's workers are spawned although forking was asked for.
         self.notes: dict[str, str] = {}
+        self._failed: dict[str, Exception] = {}
         for name in names:
-            self.sources[name] = self._source(name, threads, cpus, start)
+            try:
+                self.sources[name] = self._source(name, threads, cpus, start)
+            except (WorkerDied, WorkerHung) as error:
+                # Installed, but its import fails: its jobs say so, the others' go on.
+                self._failed[name] = error
 
     def _source(self, name: str, threads: int, cpus: Sequence[int], start: Start) -> _Source:
         if start == "fork":
@@ -241,6 +258,8 @@ class Team:
         once; `fresh_cache` gives the worker an empty one, where compiling is part of what is
         measured (time or memory).
         """
+        if backend in self._failed:
+            raise self._failed[backend]
         environment: dict[str, str] = {}
         variable = BACKENDS[backend].compile_cache
         if variable is not None:

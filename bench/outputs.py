@@ -8,7 +8,8 @@ applies something else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,8 +46,9 @@ class Difference:
 
     def worst(self, other: Difference) -> Difference:
         return Difference(
-            absolute=max(self.absolute, other.absolute),
-            relative=max(self.relative, other.relative),
+            # Unlike `max`, this keeps a NaN whichever side it is on.
+            absolute=float(np.maximum(self.absolute, other.absolute)),
+            relative=float(np.maximum(self.relative, other.relative)),
         )
 
 
@@ -58,29 +60,49 @@ class Check:
     fault: str | None
 
 
-def difference(actual: Array, expected: Array) -> Difference:
-    """Compare two arrays. A shape that differs or a value that is not finite counts as infinite."""
+_OTHER_SHAPE = Difference(absolute=math.inf, relative=math.inf)
+_NOT_FINITE = Difference(absolute=math.nan, relative=math.nan)
+
+
+def difference(actual: Array, expected: Array, *, otherwise: float = 1.0) -> Difference:
+    """Compare two arrays. Another shape counts as infinite, a value that is not finite as NaN.
+
+    `otherwise` is what an error is relative to where all that is expected is zero.
+    """
     actual = np.asarray(actual, np.float64)
-    if actual.shape != expected.shape or not np.isfinite(actual).all():
-        return Difference(absolute=float("inf"), relative=float("inf"))
+    if actual.shape != expected.shape:
+        return _OTHER_SHAPE
+    if not np.isfinite(actual).all():
+        return _NOT_FINITE
     absolute = float(np.abs(actual - expected).max(initial=0.0))
-    scale = float(np.abs(expected).max(initial=0.0))
-    if scale == 0.0:
-        return Difference(absolute=absolute, relative=0.0 if absolute == 0.0 else float("inf"))
+    scale = float(np.abs(expected).max(initial=0.0)) or otherwise
     return Difference(absolute=absolute, relative=absolute / scale)
 
 
 def _layers(actual: Weights | State, expected: Weights | State) -> Difference:
     worst = Difference(absolute=0.0, relative=0.0)
-    infinite = Difference(absolute=float("inf"), relative=float("inf"))
     if len(actual) != len(expected):
-        return infinite
+        return _OTHER_SHAPE
+    # A gradient can be zero in a whole array (no step remembers, so none forgets): what rounding
+    # leaves there is held against the largest of the others.
+    largest = max(float(np.abs(a).max(initial=0.0)) for layer in expected for a in layer.values())
     for got, want in zip(actual, expected, strict=True):
         if set(got) != set(want):
-            return infinite
+            return _OTHER_SHAPE
         for name in want:
-            worst = worst.worst(difference(got[name], want[name]))
+            worst = worst.worst(difference(got[name], want[name], otherwise=largest or 1.0))
     return worst
+
+
+def _fault(part: str, error: float, limit: float, unit: str = "") -> str | None:
+    """What is wrong with a part, or None."""
+    if math.isnan(error):
+        return f"{part}: not finite"
+    if math.isinf(error):
+        return f"{part} have another shape or other names than expected"
+    if error > limit:
+        return f"{part} differ by {error:.3g}{unit}, more than {limit:.0e}"
+    return None
 
 
 def check_forward(case: Case, output: Output, expected: Expected) -> Check:
@@ -90,30 +112,23 @@ def check_forward(case: Case, output: Output, expected: Expected) -> Check:
         "state": _layers(output.state, expected.output.state),
     }
     limit = TOLERANCES[case.dtype].forward
-    for part, error in differences.items():
-        if not error.absolute <= limit:
-            return Check(
-                differences=differences,
-                fault=f"{part} differ by {error.absolute:.3g}, more than {limit:.0e}",
-            )
-    return Check(differences=differences, fault=None)
+    faults = (_fault(part, error.absolute, limit) for part, error in differences.items())
+    return Check(differences=differences, fault=next(filter(None, faults), None))
 
 
-def check_train(case: Case, loss: float, gradients: Weights, expected: Expected) -> Check:
-    """Compare the loss and the gradients with the oracle's."""
+def check_train(
+    case: Case, losses: Sequence[float] | float, gradients: Weights, expected: Expected
+) -> Check:
+    """Compare every loss and the gradients with the oracle's."""
+    got = np.asarray(losses, np.float64)
     differences = {
-        "loss": difference(np.asarray(loss), np.asarray(expected.loss)),
+        "loss": difference(got, np.full(got.shape, expected.loss)),
         "gradients": _layers(gradients, expected.gradients),
     }
     limit = TOLERANCES[case.dtype].gradient
-    for part, error in differences.items():
-        if not error.relative <= limit:
-            return Check(
-                differences=differences,
-                fault=f"{part} differ by {error.relative:.3g} of the largest value, "
-                f"more than {limit:.0e}",
-            )
-    return Check(differences=differences, fault=None)
+    unit = " of the largest value"
+    faults = (_fault(part, error.relative, limit, unit) for part, error in differences.items())
+    return Check(differences=differences, fault=next(filter(None, faults), None))
 
 
 def probe_gradients(runner: Runner, weights: Weights, batch: Batch) -> tuple[float, Weights]:

@@ -19,6 +19,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -85,17 +86,32 @@ class _Subject:
             return outputs.check_forward(self.case, self.runner.fetch(first), self.expected)
         loss = self.runner.fetch_loss(first)
         probed, gradients = outputs.probe_gradients(self.runner, self.weights, self.batch)
-        worst = max(loss, probed, key=lambda value: abs(value - self.expected.loss))
-        return outputs.check_train(self.case, worst, gradients, self.expected)
+        return outputs.check_train(self.case, [loss, probed], gradients, self.expected)
 
-    def verdict(self, first: Any) -> Reply:
-        """The check as status, reason and errors."""
-        check = self.check(first)
+    def check_again(self) -> outputs.Check:
+        """The check after the timing, by a call that another batch's call came before.
+
+        What optimises late, keeps a result or carries its state on is right the first time only.
+        """
+        self.load()
+        self.runner.bind(replace(self.batch, x=-self.batch.x))
+        other = self.call()
+        self.runner.sync(other)
+        if self.mode == "forward" and self.check(other).fault is None:
+            return outputs.Check(differences={}, fault="outputs do not follow the batch")
+        self.load()
+        out = self.call()
+        self.runner.sync(out)
+        return self.check(out)
+
+    @staticmethod
+    def verdict(check: outputs.Check) -> Reply:
+        """A check as status, reason and errors."""
         errors = {part: vars(error) for part, error in check.differences.items()}
         if check.fault is None:
             return {"status": Status.OK, "reason": "", "errors": errors}
-        finite = all(np.isfinite(error["absolute"]) for error in errors.values())
-        status = Status.WRONG_OUTPUT if finite else Status.NAN
+        nan = any(np.isnan(error["absolute"]) for error in errors.values())
+        status = Status.NAN if nan else Status.WRONG_OUTPUT
         return {"status": status, "reason": check.fault, "errors": errors}
 
     def program(self) -> dict[str, float]:
@@ -111,6 +127,7 @@ class Worker:
         self._stopwatch = measure.Stopwatch()
         self._created: Backend | None = None
         self._arms: dict[str, measure.Arm] = {}
+        self._subjects: dict[str, _Subject] = {}
 
     def _backend(self) -> Backend:
         if self._created is None:
@@ -128,6 +145,7 @@ class Worker:
             "memory": self._memory,
             "warm": self._warm,
             "turn": self._turn,
+            "recheck": self._recheck,
         }
         try:
             return operations[request["op"]](request)
@@ -157,10 +175,11 @@ class Worker:
         subject.load()
         first = subject.call()
         subject.runner.sync(first)
-        reply = subject.verdict(first)
+        reply = subject.verdict(subject.check(first))
         if reply["status"] == Status.OK:
             name = subject.implementation.name
             self._arms[name] = measure.Arm(name=name, call=subject.call, sync=subject.runner.sync)
+            self._subjects[name] = subject
         return {**reply, "values": subject.program()}
 
     def _cold(self, request: Mapping[str, Any]) -> Reply:
@@ -175,7 +194,7 @@ class Worker:
             with stopwatch.phase("first"):
                 first = subject.call()
                 subject.runner.sync(first)
-        reply = subject.verdict(first)
+        reply = subject.verdict(subject.check(first))
         return {**reply, "values": subject.program(), "samples": stopwatch.samples}
 
     def _memory(self, request: Mapping[str, Any]) -> Reply:
@@ -199,7 +218,7 @@ class Worker:
             subject.load()
             first = subject.call()
             subject.runner.sync(first)
-        return {**subject.verdict(first), "values": values}
+        return {**subject.verdict(subject.check(first)), "values": values}
 
     def _warm(self, request: Mapping[str, Any]) -> Reply:
         call_s: dict[str, float] = {}
@@ -216,6 +235,13 @@ class Worker:
         arms = [self._arms[name] for name in request["order"]]
         samples = measure.turn(arms, palindromes=measure.PALINDROMES_PER_TURN)
         return {"status": Status.OK, "samples": samples}
+
+    def _recheck(self, request: Mapping[str, Any]) -> Reply:
+        """One arm, after it was timed."""
+        subject = self._subjects[request["implementation"]]
+        if subject.implementation.kind == "limit":
+            return {"status": Status.OK, "reason": ""}
+        return subject.verdict(subject.check_again())
 
 
 def serve_requests(channel: Connection, worker: Worker) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,42 @@ class _OnCall(_Scripted):
         return super().forward()
 
 
+class _Memoises(_Scripted):
+    """Computes once and hands the result out again, whatever is bound."""
+
+    def forward(self) -> Output:
+        if not self.calls:
+            self._kept = super().forward()
+        return self._kept
+
+
+class _CarriesOn(_Scripted):
+    """Starts each call from the state in which the one before ended."""
+
+    def forward(self) -> Output:
+        out = super().forward()
+        self._batch = replace(self._batch, initial_state=out.state)
+        return out
+
+    def bind(self, batch: Batch) -> None:
+        if not self.calls:
+            super().bind(batch)
+
+
+class _Slow(_Scripted):
+    def forward(self) -> Output:
+        time.sleep(0.01)
+        return super().forward()
+
+
+class _Allocates(_Scripted):
+    """Holds 64 MB more than it needs."""
+
+    def load(self, weights: Weights) -> None:
+        super().load(weights)
+        self._held = np.ones(64_000_000, np.uint8)
+
+
 class _Noisy(_Scripted):
     def bind(self, batch: Batch) -> None:
         super().bind(batch)
@@ -105,6 +142,10 @@ def _hang() -> None:
 _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "fine": _Scripted,
     "fine-too": _Scripted,
+    "slow": _Slow,
+    "allocates": _Allocates,
+    "memoises": _Memoises,
+    "carries-on": _CarriesOn,
     "noisy": _Noisy,
     "wrong": _Wrong,
     "nan": _Nan,
@@ -148,7 +189,8 @@ def environment(threads: int) -> dict[str, str]:
 
 INFO = BackendInfo(
     name="scripted",
-    module="tests.scripted",
+    # What is not there fails in the server or the worker, where a broken framework does.
+    module="tests.absent" if os.environ.get("SCRIPTED_IMPORT_FAILS") else "tests.scripted",
     extra=None,
     requires=("numpy",),
     environment=environment,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import backends
-from bench import block, run
+from bench import block, run, stats
 from bench.launch import Start
 from bench.record import Record, Run, Status
 from bench.sweep import Axes, Sampling, Sweep
@@ -113,7 +113,9 @@ def test_arms_of_a_block_have_aligned_samples_from_one_process(tmp_path: Path) -
     ("strategy", "status", "reason"),
     [
         ("wrong", Status.WRONG_OUTPUT, "outputs differ by 0.5"),
-        ("nan", Status.NAN, "outputs differ by inf"),
+        ("nan", Status.NAN, "outputs: not finite"),
+        ("memoises", Status.WRONG_OUTPUT, "after the timing: outputs do not follow the batch"),
+        ("carries-on", Status.WRONG_OUTPUT, "after the timing: outputs differ"),
         ("raises", Status.CRASHED, "RuntimeError: scripted failure"),
         ("segv", Status.CRASHED, "killed by SIGSEGV"),
         ("exits", Status.CRASHED, "exit status 7"),
@@ -146,6 +148,41 @@ def test_a_fault_becomes_a_record_and_stops_nobody_else(
     if not strategy.endswith("-late"):
         assert fine.status == Status.OK
         assert len(fine.samples["steady"]) >= 8
+
+
+def test_a_sample_belongs_to_the_arm_that_took_it(tmp_path: Path) -> None:
+    """One arm sleeps 10 ms a call; the ratio is above 1 for it, by as much."""
+    result = execute(tmp_path, sweep("fine", "slow", "fine-too"))
+    slow, fine = (
+        {record.block: record.samples["steady"] for record in of(result, name, "steady")}
+        for name in ("slow", "fine")
+    )
+    ratio = stats.steady_ratio(slow, fine)
+    assert ratio is not None
+    assert min(sample for samples in slow.values() for sample in samples) >= 0.01
+    assert ratio.ratio > 3
+    assert stats.judge(ratio) == "slower"
+
+
+def test_peak_memory_sees_what_an_implementation_holds(tmp_path: Path) -> None:
+    result = execute(tmp_path, sweep("fine", "allocates", blocks=1))
+    (fine,), (allocates,) = of(result, "fine", "memory"), of(result, "allocates", "memory")
+    for peak in ("build_peak_bytes", "run_peak_bytes", "peak_bytes"):
+        more = allocates.values[peak] - fine.values[peak]
+        assert more == pytest.approx(64e6, rel=0.05)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_framework_that_does_not_import_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    monkeypatch.setenv("SCRIPTED_IMPORT_FAILS", "1")
+    result = execute(tmp_path, sweep("fine", blocks=1), start)
+    for measure in ("steady", "cold", "memory"):
+        (record,) = of(result, "fine", measure)
+        assert record.status == Status.CRASHED
+    limit = [r for r in result.records if r.job.implementation == "reference/products"]
+    assert {record.status for record in limit} == {Status.OK}
 
 
 def test_wrong_gradients_are_wrong_output(tmp_path: Path) -> None:

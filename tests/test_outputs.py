@@ -1,0 +1,56 @@
+"""What counts as the same function, and what each kind of difference is called."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backends.api import Case
+from backends.data import make_batch, make_weights
+from backends.reference.network import Expected, expected
+from bench.outputs import check_forward, check_train, difference
+
+CASE = Case(cell="lstm", seq_len=1, batch=2, inputs=3, hidden=4)
+
+
+@pytest.fixture
+def truth() -> Expected:
+    return expected(CASE, make_weights(CASE), make_batch(CASE))
+
+
+def test_what_is_equal_passes(truth: Expected) -> None:
+    assert check_forward(CASE, truth.output, truth).fault is None
+    assert check_train(CASE, [truth.loss, truth.loss], truth.gradients, truth).fault is None
+
+
+def test_rounding_where_the_gradient_is_zero_is_no_fault(truth: Expected) -> None:
+    """One step from a zero state: nothing is forgotten, so the forget gate has no gradient."""
+    assert not truth.gradients[0]["b_f"].any()
+    rounded = ({**truth.gradients[0], "b_f": truth.gradients[0]["b_f"] + 1e-9},)
+    assert check_train(CASE, truth.loss, rounded, truth).fault is None
+    wrong = ({**truth.gradients[0], "b_f": truth.gradients[0]["b_f"] + 1e-2},)
+    assert "gradients differ" in str(check_train(CASE, truth.loss, wrong, truth).fault)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_loss_that_is_not_finite_counts_wherever_it_is(truth: Expected, place: int) -> None:
+    losses = [truth.loss, truth.loss]
+    losses[place] = math.nan
+    check = check_train(CASE, losses, truth.gradients, truth)
+    assert check.fault == "loss: not finite"
+
+
+def test_another_shape_is_named_and_is_no_nan(truth: Expected) -> None:
+    turned = replace(truth.output, outputs=truth.output.outputs.swapaxes(0, 1))
+    check = check_forward(CASE, turned, truth)
+    assert "another shape" in str(check.fault)
+    assert math.isinf(check.differences["outputs"].absolute)
+
+
+def test_a_nan_survives_the_worst_of_several() -> None:
+    fine, nan = difference(np.ones(2), np.ones(2)), difference(np.array([1, np.nan]), np.ones(2))
+    assert math.isnan(fine.worst(nan).absolute)
+    assert math.isnan(nan.worst(fine).absolute)
