@@ -12,13 +12,15 @@ import gc
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from backends.api import Unavailable
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
-#: What a page of bookkeeping or a lazily grown arena may add to a reading: below this, say so.
-ERROR_BYTES = 300_000
+#: An allocation of this size is read back to see whether the method holds in this process.
+KNOWN_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,13 @@ def settle() -> None:
     """Return what is free to the kernel, so that a phase pays for all it takes."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
+
+
+def calibration_error() -> float:
+    """Relative error of the reading of a known allocation, here and now."""
+    meter = PeakMeter()
+    known = np.ones(KNOWN_BYTES, np.uint8)
+    return meter.read() / known.nbytes - 1
 
 
 class PeakMeter:

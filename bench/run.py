@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
@@ -26,6 +27,10 @@ DESCRIBE_LIMIT_S = 180.0
 
 #: The oracle is slow and obvious, not fast.
 ORACLE_LIMIT_S = 1800.0
+
+
+#: Variables of the caller's that reach the workers and can move a figure.
+_FLAG_PREFIXES = ("JAX_", "KMP_", "MKL_", "OMP_", "OPENBLAS_", "PJRT_", "TF_", "TORCH", "XLA_")
 
 
 class Progress(Protocol):
@@ -141,6 +146,9 @@ def execute(
         "versions": machine.versions(),
         "environment": {
             name: dict(BACKENDS[name].environment(threads)) for name in sorted(_backends_of(sweep))
+        },
+        "inherited": {
+            name: value for name, value in os.environ.items() if name.startswith(_FLAG_PREFIXES)
         },
         "load_before": machine.load(),
         "pressure_before": machine.pressure(),

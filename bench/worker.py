@@ -208,7 +208,7 @@ class Worker:
         subject.runner.sync(first)
         subject.runner.sync(subject.call())
         run_peak = meter.read()
-        values = {
+        values: dict[str, float] = {
             "build_peak_bytes": build_peak,
             "run_peak_bytes": run_peak,
             "peak_bytes": max(build_peak, run_peak),
@@ -218,7 +218,9 @@ class Worker:
             subject.load()
             first = subject.call()
             subject.runner.sync(first)
-        return {**subject.verdict(subject.check(first)), "values": values}
+        verdict = subject.verdict(subject.check(first))
+        values["calibration_error"] = memory.calibration_error()
+        return {**verdict, "values": values}
 
     def _warm(self, request: Mapping[str, Any]) -> Reply:
         call_s: dict[str, float] = {}

@@ -1,17 +1,21 @@
-"""Rewrite the README's table from a published run: `python benchmarks/readme_table.py RUN`.
+"""Rewrite the README's table from the published runs: `python benchmarks/readme_table.py`.
 
-The rows are those of the run's static-dynamic.csv in which a static strategy was measured.
+The rows are those of the runs' static-dynamic.csv in which a static strategy was measured.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
-RUN = "results/2026-11-23-lstm-cpu"
+#: Where each backend's rows are taken from.
+RUNS = {
+    "jax": "results/2026-11-23-lstm-cpu-torch-jax",
+    "tensorflow": "results/2026-11-23-lstm-cpu",
+    "torch": "results/2026-11-23-lstm-cpu-torch-jax",
+}
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 #: Which strategies of the table are unrolled.
@@ -24,9 +28,13 @@ def _interval(row: pd.Series, name: str) -> str:
     return f"{row[name]:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
-def table(folder: Path) -> str:
-    """The Markdown table of a run, with its source below."""
-    frame = pd.read_csv(folder / "static-dynamic.csv")
+def table() -> str:
+    """The Markdown table of the published runs."""
+    frames = []
+    for backend, folder in RUNS.items():
+        frame = pd.read_csv(ROOT / folder / "static-dynamic.csv")
+        frames.append(frame[frame["implementation"].str.startswith(f"{backend}/")])
+    frame = pd.concat(frames)
     frame = frame[frame["implementation"].isin(STATIC) & frame["steady_ratio"].notna()]
     frame = frame.sort_values(["mode", "implementation", "seq_len"], kind="stable")
     rows = [
@@ -44,17 +52,16 @@ def table(folder: Path) -> str:
     return pd.DataFrame(rows).to_markdown(index=False, colalign=("left",) * 3 + ("right",) * 4)
 
 
-def rewritten(readme: str, folder: Path) -> str:
-    """The README with the run's table between its markers."""
+def rewritten(readme: str) -> str:
+    """The README with the table between its markers."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table(folder)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
 def main() -> None:
-    folder = ROOT / (sys.argv[1] if len(sys.argv) > 1 else RUN)
     readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text(), folder))
+    readme.write_text(rewritten(readme.read_text()))
 
 
 if __name__ == "__main__":

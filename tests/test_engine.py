@@ -170,6 +170,7 @@ def test_peak_memory_sees_what_an_implementation_holds(tmp_path: Path) -> None:
     for peak in ("build_peak_bytes", "run_peak_bytes", "peak_bytes"):
         more = allocates.values[peak] - fine.values[peak]
         assert more == pytest.approx(64e6, rel=0.05)
+    assert abs(fine.values["calibration_error"]) < 0.05
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
