@@ -226,7 +226,7 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
 _LIST_EPILOG = """\b
 Examples:
   python -m bench list
-  python -m bench list --devices    asks every framework: some seconds
+  python -m bench list --presets
 """
 
 
@@ -235,7 +235,10 @@ Examples:
 @click.option("--presets", "what", flag_value="presets", help="Named sweeps.")
 @click.option("--devices", "what", flag_value="devices", help="Devices that frameworks find here.")
 def list_(what: str | None) -> int:
-    """Say what there is to choose from: implementations, cells and presets, or one of them."""
+    """Say what there is to choose from: implementations, cells, presets, devices, or one of them.
+
+    Devices are asked of every framework in a process of its own, which takes some seconds.
+    """
     from rich.console import Console
 
     from bench import listing
@@ -247,7 +250,7 @@ def list_(what: str | None) -> int:
         listing.print_cells(console)
     if what in (None, "presets"):
         listing.print_presets(console)
-    if what == "devices":
+    if what in (None, "devices"):
         listing.print_devices(console)
     return OK
 

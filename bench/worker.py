@@ -262,16 +262,22 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _import_framework(backend: str) -> None:
+    info = backends.BACKENDS[backend]
+    for module in (*info.preload, info.module):
+        importlib.import_module(module)
+
+
 def _run_worker(descriptor: int, backend: str, threads: int) -> None:
+    """Serve one channel; the import comes first, so that no phase holds it."""
+    _import_framework(backend)
     channel = Connection(descriptor)
     serve_requests(channel, Worker(backend, threads))
 
 
 def _serve_forks(descriptor: int, backend: str, threads: int) -> None:
     """Import the framework, say how many threads that made, then fork a worker for each channel."""
-    info = backends.BACKENDS[backend]
-    for module in (*info.preload, info.module):
-        importlib.import_module(module)
+    _import_framework(backend)
     control = socket.socket(fileno=descriptor)
     control.send(json.dumps({"threads": len(list(Path("/proc/self/task").iterdir()))}).encode())
     while True:
