@@ -54,7 +54,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["frameworks"])
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
-    _run_with_frameworks(session, "pytest", "-n", "2", *session.posargs)
+    _run_with_frameworks(session, "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
 
 
 @nox.session
