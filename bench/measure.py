@@ -27,12 +27,6 @@ SAMPLE_S = 1e-3
 PALINDROMES_PER_TURN = 2
 
 
-def deadline(seconds: float) -> Callable[[], float]:
-    """Start a limit; the function returned gives the seconds left, 0 when it has passed."""
-    end = time.monotonic() + seconds
-    return lambda: max(0.0, end - time.monotonic())
-
-
 class Stopwatch:
     """Named phases, each timed once or more: `samples[name]` in seconds."""
 

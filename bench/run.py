@@ -20,6 +20,7 @@ from bench.errors import UsageError
 from bench.estimate import job_seconds, runnable
 from bench.launch import Start, Team, WorkerDied, WorkerHung
 from bench.record import EXPECTED, Job, Measure, Record, Run, Status, Store, read_run
+from bench.selection import absent_backends
 from bench.sweep import Sweep
 
 #: A probe imports a framework and asks it for its devices.
@@ -203,7 +204,7 @@ class _Engine:
         self._progress = progress
         sampling = self._sweep.sampling
         counts = sampling.counts()
-        absent = {name for name in _backends_of(self._sweep) if missing(name) is not None}
+        absent = absent_backends(self._sweep)
         progress.begin(
             sum(
                 n * job_seconds(job, sampling)
@@ -211,7 +212,7 @@ class _Engine:
                 for job in runnable(self._sweep, measure, absent)
             )
         )
-        present = sorted(_backends_of(self._sweep) - absent)
+        present = sorted(_backends_of(self._sweep) - absent.keys())
         with self._scratch() as scratch:
             for block in range(max(counts.values())):
                 with self._team(present, scratch) as team:

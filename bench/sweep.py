@@ -113,7 +113,7 @@ class Sampling:
         return replace(
             self,
             blocks=blocks,
-            cold_blocks=min(blocks, max(self.cold_blocks, blocks)),
+            cold_blocks=blocks,
             memory_blocks=min(blocks, self.memory_blocks),
         )
 
