@@ -346,7 +346,12 @@ import os
 from pathlib import Path
 from backends.jax.adapter import JaxBackend
 backend = JaxBackend()
-names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+names = []
+for task in Path("/proc/self/task").iterdir():
+    try:
+        names.append((task / "comm").read_text().strip())
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # a thread that ended while it was listed; those of the pool stay
 print(backend.threads()["xla_pool"], names.count("tf_XLAEigen"))
 """
 
