@@ -1,4 +1,4 @@
-"""The errors that a user can cause."""
+"""The errors that are one line to whoever runs a command: the user's, and the host's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UsageError(Exception):
     """Bad input: one line that names the value and what is allowed. Exit status 2."""
+
+
+class StoreError(Exception):
+    """The host cannot keep what is measured: one line that says why, and what is kept."""
 
 
 def choose(what: str, value: str, allowed: Iterable[str]) -> str:

@@ -1,0 +1,40 @@
+"""Whether a record that calls itself ok can be believed: it holds what a clock can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench import stats
+from bench.record import TO_FIRST, Measure, Record
+
+#: Samples that a record of each measure must have.
+_PHASES: Mapping[Measure, tuple[str, ...]] = {"steady": ("steady",), "cold": TO_FIRST, "memory": ()}
+
+#: Thirty years: sums and products of less are finite.
+LONGEST_S = 1e9
+
+#: Bytes and counts are below this.
+LARGEST = 1e18
+
+
+def doubt(record: Record) -> str | None:
+    """Why a record is not believed; None where it is."""
+    try:
+        _check(record)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check(record: Record) -> None:
+    where = f"block {record.block}"
+    for phase in _PHASES[record.job.measure]:
+        if phase not in record.samples:
+            raise ValueError(f"{where}: has no sample of {phase}")
+    for phase, samples in record.samples.items():
+        longest = stats.checked(samples, f"{where}, {phase}").max()
+        if longest > LONGEST_S:
+            raise ValueError(f"{where}, {phase}: {longest:.3g} s, must be below {LONGEST_S:.0g} s")
+    for name, value in record.values.items():
+        if not abs(value) < LARGEST:
+            raise ValueError(f"{where}: {name} is {value:g}, must be below {LARGEST:.0g}")

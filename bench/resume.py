@@ -1,0 +1,80 @@
+"""What a run that is gone on with must have in common with its beginning, and what is done of it.
+
+Records of another host, of other versions or settings cannot stand in one run: their ratios would
+look like those of one machine.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.errors import UsageError
+from bench.record import Run
+from bench.sweep import Sweep
+
+#: The parts of a manifest's `host` that make two hosts one.
+_HOST = ("hostname", "cpu", "cores", "memory_bytes", "system", "machine", "python")
+
+#: The other parts of a manifest that must be the same.
+_SETTINGS = ("versions", "threads", "start", "environment", "inherited", "commit")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What keeps records from standing in one run, a line each: `threads: 1 then, 2 now`.
+
+    `old` and `new` are manifests. How many CPUs the workers have counts, not which.
+    """
+    then, now = dict(_parts(old)), dict(_parts(new))
+    return [
+        f"{name}: {_said(then.get(name))} then, {_said(now.get(name))} now"
+        for name in dict.fromkeys([*then, *now])
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _parts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What is compared: names of values, and values that are no objects."""
+    host = manifest.get("host")
+    known = host if isinstance(host, Mapping) else {}
+    yield from ((f"host {name}", known.get(name)) for name in _HOST)
+    cpus = manifest.get("cpus")
+    yield "cpus", len(cpus) if isinstance(cpus, list | tuple) else cpus
+    for name in _SETTINGS:
+        yield from _leaves(name, manifest.get(name))
+
+
+def _leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(f"{name} {key}", inner)
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.200}" if isinstance(value, str) else reprlib.repr(value)
+
+
+def require_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise `UsageError` with every difference, in one line, where there is any."""
+    found = differences(old, new)
+    if found:
+        run = _said(old.get("id"))
+        raise UsageError(f"run {run}: cannot be resumed here; {'; '.join(found)}")
+
+
+def finished_blocks(run: Run) -> set[tuple[str, int]]:
+    """Key of the job and number of the block of everything that has a record, failures too."""
+    return {(record.job.key, record.block) for record in run.records}
+
+
+def sweep_of(manifest: Mapping[str, Any]) -> Sweep:
+    """What a run was to measure. Raises `UsageError` where the manifest does not say it."""
+    try:
+        return Sweep.from_json(manifest.get("sweep"))
+    except UsageError as error:
+        raise UsageError(f"run {_said(manifest.get('id'))}: {error}") from error
