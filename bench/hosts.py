@@ -1,0 +1,68 @@
+"""Whether two runs were measured on the same host in the same way, and what else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: What makes a host another one. Its name does not: a runner has another one every time.
+_HOST = ("cpu", "cores", "memory_bytes", "system", "machine", "virtual")
+
+#: What makes a run another way of measuring.
+_SETTINGS = ("threads", "start")
+
+#: What the workers had around them that is not the host's.
+_SURROUNDINGS = ("versions", "environment", "inherited")
+
+
+def host_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """How hosts and settings of two manifests differ: `cores 4 / 8`."""
+    hosts = _mapping(old, "host"), _mapping(new, "host")
+    pairs = {name: (hosts[0].get(name), hosts[1].get(name)) for name in _HOST}
+    pairs |= {name: (old.get(name), new.get(name)) for name in _SETTINGS}
+    return [
+        f"{name.replace('_', ' ')} {_said(a)} / {_said(b)}"
+        for name, (a, b) in pairs.items()
+        if a != b and not (name == "memory_bytes" and _about_equal(a, b))
+    ]
+
+
+def other_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What else changed between two manifests, the reason to compare them: `torch 2.4 / 2.5`."""
+    found = [
+        (name, holder_a.get(name), holder_b.get(name))
+        for name, holder_a, holder_b in (
+            ("python", _mapping(old, "host"), _mapping(new, "host")),
+            ("commit", old, new),
+        )
+    ]
+    for name in _SURROUNDINGS:
+        one, other = _mapping(old, name), _mapping(new, name)
+        if name == "environment":  # by backend, and a run need not have all of them
+            shared = one.keys() & other.keys()
+            one, other = ({k: v for k, v in m.items() if k in shared} for m in (one, other))
+        a, b = dict(_leaves(one)), dict(_leaves(other))
+        found += [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
+    return list(dict.fromkeys(f"{name} {_said(a)} / {_said(b)}" for name, a, b in found if a != b))
+
+
+def _mapping(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = manifest.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name} {inner}", leaf) for inner, leaf in _leaves(value))
+        else:
+            yield name, value
+
+
+def _about_equal(a: object, b: object) -> bool:
+    """Memory within 1 %: a kernel keeps a little more or less for itself each time."""
+    return isinstance(a, int) and isinstance(b, int) and abs(a - b) <= 0.01 * max(a, b)
+
+
+def _said(value: object) -> str:
+    return "none" if value is None else str(value)
