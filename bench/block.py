@@ -8,20 +8,25 @@ reversed every other round. So every ratio within a block is a paired one.
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backends import IMPLEMENTATIONS
+from bench.beacon import Beacon
 from bench.launch import Team, Worker, WorkerDied, WorkerHung
-from bench.measure import turns_needed
-from bench.record import Job, Record, Status
+from bench.measure import PALINDROMES_PER_TURN, turns_needed
+from bench.record import OTHER_WORKER, Job, Record, Status
 from bench.sweep import Sampling
 
 #: Limits of a request. Compiling an unrolled network may take minutes; a turn may not.
 PREPARE_LIMIT_S = 600.0
 TURN_LIMIT_S = 300.0
+
+#: A worker of a block: its backend, and whether it is the second one of it.
+Seat = tuple[str, bool]
 
 
 @dataclass(kw_only=True)
@@ -31,11 +36,19 @@ class _Outcome:
     job: Job
     status: Status | None = None
     reason: str = ""
-    samples: list[float] = field(default_factory=list)
+    samples: dict[str, list[float]] = field(default_factory=dict)
     inner: int = 1
     values: Mapping[str, float] = field(default_factory=dict)
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     worker: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seat(self) -> Seat:
+        return backend_of(self.job), self.job.replica == OTHER_WORKER
+
+    def begin(self) -> None:
+        """Forget an attempt that another arm spoilt."""
+        self.status, self.samples, self.worker = None, {}, {}
 
     def fail(self, error: WorkerDied | WorkerHung) -> None:
         self.status = Status.TIMEOUT if isinstance(error, WorkerHung) else Status.CRASHED
@@ -44,18 +57,18 @@ class _Outcome:
     def take(self, reply: Mapping[str, Any]) -> None:
         self.status = Status(reply["status"])
         self.reason = reply["reason"]
-        self.values = reply.get("values", {})
-        self.errors = reply.get("errors", {})
+        self.values = reply.get("values", self.values)
+        self.errors = reply.get("errors", self.errors)
 
     def record(self, block: int) -> Record:
         if self.status is None:
-            raise RuntimeError(f"{self.job.implementation} was left without an outcome")
+            raise RuntimeError(f"{self.job.arm} was left without an outcome")
         return Record(
             job=self.job,
             block=block,
             status=self.status,
             reason=self.reason,
-            samples={"steady": self.samples} if self.status == Status.OK else {},
+            samples=self.samples if self.status == Status.OK else {},
             inner=self.inner,
             values=self.values,
             errors=self.errors,
@@ -63,10 +76,15 @@ class _Outcome:
         )
 
 
+class _ArmLost(Exception):
+    """An arm failed in its turn, and the others' samples are of turns that were cut short."""
+
+
 def request(op: str, job: Job, expected: Path) -> dict[str, Any]:
     """The message that asks a worker for something of a job."""
     return {
         "op": op,
+        "arm": job.arm,
         "implementation": job.implementation,
         "case": asdict(job.case),
         "mode": job.mode,
@@ -80,7 +98,7 @@ def backend_of(job: Job) -> str:
 
 
 class Block:
-    """Steady-state jobs of one case and mode, one for each implementation."""
+    """Steady-state jobs of one case and mode, one for each implementation and A/A twin."""
 
     def __init__(
         self,
@@ -90,61 +108,81 @@ class Block:
         sampling: Sampling,
         order: random.Random,
         built: Callable[[Job], None],
+        *,
+        alone: bool = False,
     ) -> None:
+        """`built` is told each job that has been built; `alone` adds samples of each arm alone."""
         self._team = team
         self._expected = expected
         self._sampling = sampling
-        self._outcomes = {job.implementation: _Outcome(job=job) for job in jobs}
-        self._workers: dict[str, Worker] = {}
+        self._outcomes = {job.arm: _Outcome(job=job) for job in jobs}
+        self._workers: dict[Seat, Worker] = {}
         self._built = built
-        self._backends = list(dict.fromkeys(backend_of(job) for job in jobs))
-        order.shuffle(self._backends)
+        self._told: set[str] = set()
+        self._alone_too = alone
+        self._seats = list(dict.fromkeys(outcome.seat for outcome in self._outcomes.values()))
+        order.shuffle(self._seats)
         # Which strategy stands at an end of the palindrome, and so beside itself, varies by block.
         self._rotation = order.randrange(1 << 16)
 
     def run(self, block: int) -> list[Record]:
-        """Build, check, warm and take turns; one record a job, whatever happened."""
-        try:
-            for backend in self._backends:
-                self._prepare(backend)
-            call_s: dict[str, float] = {}
-            for backend in list(self._workers):
-                call_s.update(self._warm(backend))
-            if call_s:
-                self._take_turns(turns_needed(call_s, seconds=self._sampling.steady_s))
-                for backend in list(self._workers):
-                    self._recheck(backend)
-        finally:
-            for worker in self._workers.values():
-                worker.close()
+        """Build, check, warm and take turns; one record a job, whatever happened.
+
+        An arm that fails in its turn is left out and the block begins again: nobody else pays for
+        it, and all samples of a block are of the same turns.
+        """
+        attempts = len(self._outcomes) + 1
+        for _ in range(attempts):
+            try:
+                self._attempt()
+                break
+            except _ArmLost:
+                for outcome in self._of(None, Status.OK):
+                    outcome.begin()
+            finally:
+                for worker in self._workers.values():
+                    worker.close()
+                self._workers.clear()
         return [outcome.record(block) for outcome in self._outcomes.values()]
 
-    def _of(self, backend: str, status: Status | None) -> list[_Outcome]:
+    def _attempt(self) -> None:
+        for seat in self._seats:
+            self._prepare(seat)
+        call_s = {o.job.arm: self._warm(o) for o in self._of(None, Status.OK)}
+        if not call_s:
+            return
+        turns = turns_needed(call_s.values(), seconds=self._sampling.steady_s)
+        self._take_turns(turns)
+        if self._alone_too:
+            for seat in list(self._workers):
+                self._timed(seat, "alone", samples=max(4, turns))
+        for outcome in self._of(None, Status.OK):
+            self._recheck(outcome)
+
+    def _of(self, seat: Seat | None, status: Status | None) -> list[_Outcome]:
+        """The outcomes with this status, of one seat or of all."""
         return [
             outcome
             for outcome in self._outcomes.values()
-            if backend_of(outcome.job) == backend and outcome.status == status
+            if seat in (None, outcome.seat) and outcome.status == status
         ]
 
-    def _prepare(self, backend: str) -> None:
+    def _prepare(self, seat: Seat) -> None:
         """Fill a worker with arms. One that it dies of is left out, and a new worker filled."""
-        while True:
-            waiting = self._of(backend, None)
-            if not waiting:
-                return
+        while waiting := self._of(seat, None):
             try:
-                worker = self._team.worker(backend)
+                worker = self._team.worker(seat[0])
             except (WorkerDied, WorkerHung) as error:
                 for outcome in waiting:
                     outcome.fail(error)
                 return
-            self._workers[backend] = worker
+            self._workers[seat] = worker
             if self._fill(worker, waiting):
                 return
-            del self._workers[backend]
+            del self._workers[seat]
             worker.close()
-            for outcome in self._of(backend, Status.OK):
-                outcome.status = None
+            for outcome in self._of(seat, Status.OK):
+                outcome.begin()
 
     def _fill(self, worker: Worker, waiting: Sequence[_Outcome]) -> bool:
         for outcome in waiting:
@@ -153,89 +191,94 @@ class Block:
                 outcome.take(worker.request(message, limit_s=PREPARE_LIMIT_S))
             except (WorkerDied, WorkerHung) as error:
                 outcome.fail(error)
-                self._built(outcome.job)
                 return False
+            finally:
+                self._tell(outcome.job)
             outcome.worker = {"pid": worker.pid}
-            self._built(outcome.job)
         return True
 
-    def _lose(self, backend: str, error: WorkerDied | WorkerHung) -> None:
-        for outcome in self._of(backend, Status.OK):
-            outcome.fail(error)
-        self._workers.pop(backend).close()
+    def _tell(self, job: Job) -> None:
+        """Say that a job has been built, the first time that it is."""
+        if job.arm not in self._told:
+            self._told.add(job.arm)
+            self._built(job)
 
-    def _warm(self, backend: str) -> dict[str, float]:
-        if not self._of(backend, Status.OK):
-            return {}
+    def _ask(self, outcome: _Outcome, message: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+        """Ask for something of one arm. Raises `_ArmLost` where it fails, whose fault is plain."""
+        try:
+            reply = self._workers[outcome.seat].request(message, limit_s=limit_s)
+        except (WorkerDied, WorkerHung) as error:
+            outcome.fail(error)
+            raise _ArmLost from error
+        return reply
+
+    def _warm(self, outcome: _Outcome) -> float:
+        """Seconds a call of an arm that is warm."""
         message = {
             "op": "warm",
+            "arm": outcome.job.arm,
             "calls": self._sampling.warmup_calls,
             "seconds": self._sampling.warmup_s,
         }
-        try:
-            reply = self._workers[backend].request(message, limit_s=PREPARE_LIMIT_S)
-        except (WorkerDied, WorkerHung) as error:
-            self._lose(backend, error)
-            return {}
-        if reply["status"] != Status.OK:
-            self._fail_all(backend, reply)
-            return {}
-        for name, inner in reply["inner"].items():
-            self._outcomes[name].inner = inner
-        call_s: dict[str, float] = reply["call_s"]
-        return call_s
-
-    def _fail_all(self, backend: str, reply: Mapping[str, Any]) -> None:
-        for outcome in self._of(backend, Status.OK):
-            outcome.take(reply)
+        reply = self._ask(outcome, message, PREPARE_LIMIT_S)
+        outcome.take(reply)
+        if outcome.status != Status.OK:
+            raise _ArmLost
+        outcome.inner = reply["inner"]
+        return float(reply["call_s"])
 
     def _take_turns(self, turns: int) -> None:
+        token = uuid.uuid4().hex
+        for outcome in self._of(None, Status.OK):
+            outcome.worker["turns"] = token
         for number in range(turns):
-            backends = [name for name in self._backends if self._of(name, Status.OK)]
-            for backend in backends if number % 2 == 0 else reversed(backends):
-                self._turn(backend)
+            seats = [seat for seat in self._seats if seat in self._workers]
+            for seat in seats if number % 2 == 0 else reversed(seats):
+                self._timed(seat, "turn", palindromes=PALINDROMES_PER_TURN)
 
-    def _turn(self, backend: str) -> None:
-        arms = [outcome.job.implementation for outcome in self._of(backend, Status.OK)]
+    def _timed(self, seat: Seat, op: str, **how: int) -> None:
+        """A turn of a worker's arms, or all of them alone."""
+        arms = [outcome.job.arm for outcome in self._of(seat, Status.OK)]
+        if not arms:
+            return
         shift = self._rotation % len(arms)
-        message = {"op": "turn", "order": arms[shift:] + arms[:shift]}
-        try:
-            reply = self._workers[backend].request(message, limit_s=TURN_LIMIT_S)
-        except (WorkerDied, WorkerHung) as error:
-            self._lose(backend, error)
-            return
-        if reply["status"] != Status.OK:
-            self._fail_all(backend, reply)
-            return
-        for name, samples in reply["samples"].items():
-            self._outcomes[name].samples += samples
-
-    def _recheck(self, backend: str) -> None:
-        """Void what is not right after the timing either: its samples are of something else."""
-        for outcome in self._of(backend, Status.OK):
-            message = {"op": "recheck", "implementation": outcome.job.implementation}
+        arms = arms[shift:] + arms[:shift]
+        worker = self._workers[seat]
+        path = self._team.scratch / f"beacon-{worker.pid}"
+        message = {"op": op, "order": arms, "beacon": str(path), **how}
+        with Beacon(path) as beacon:
             try:
-                reply = self._workers[backend].request(message, limit_s=TURN_LIMIT_S)
+                reply = worker.request(message, limit_s=TURN_LIMIT_S)
             except (WorkerDied, WorkerHung) as error:
-                self._lose(backend, error)
-                return
-            if reply["status"] != Status.OK:
-                outcome.status = Status(reply["status"])
-                outcome.reason = f"after the timing: {reply['reason']}"
-                outcome.errors = reply.get("errors", outcome.errors)
+                self._outcomes[arms[beacon.read()]].fail(error)
+                raise _ArmLost from error
+        if reply["status"] != Status.OK:
+            self._outcomes[reply["culprit"]].take(reply)
+            raise _ArmLost
+        phase = "steady" if op == "turn" else op
+        for name, samples in reply["samples"].items():
+            outcome = self._outcomes[name]
+            outcome.samples.setdefault(phase, []).extend(samples)
+            switches = outcome.worker.get("involuntary_switches", 0)
+            outcome.worker["involuntary_switches"] = switches + reply["involuntary_switches"]
+
+    def _recheck(self, outcome: _Outcome) -> None:
+        """Void what is not right after the timing either: its samples are of something else."""
+        message = {"op": "recheck", "arm": outcome.job.arm}
+        reply = self._ask(outcome, message, TURN_LIMIT_S)
+        if reply["status"] != Status.OK:
+            outcome.take({**reply, "reason": f"after the timing: {reply['reason']}"})
 
 
 def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
     """A cold or a memory job, in a fresh worker of its own."""
     outcome = _Outcome(job=job)
-    reply: Mapping[str, Any] = {}
     try:
         with team.worker(backend_of(job), fresh_cache=True) as worker:
             outcome.worker = {"pid": worker.pid}
             reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
             outcome.take(reply)
+            outcome.samples = reply.get("samples", {})
     except (WorkerDied, WorkerHung) as error:
         outcome.fail(error)
-    record = outcome.record(block)
-    samples = reply.get("samples", {}) if record.status == Status.OK else {}
-    return Record(**{**vars(record), "samples": samples})
+    return outcome.record(block)

@@ -27,7 +27,7 @@ _SWEEP = pytest.StashKey[Sweep]()
 #: Axes that are fields of a case by the same name.
 _CASE_AXES = (
     *("cell", "seq_len", "batch", "layers", "hidden", "inputs"),
-    *("lengths", "dtype", "device"),
+    *("lengths", "initial_state", "dtype", "device"),
 )
 
 
@@ -65,7 +65,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         jobs = [evidence.job for evidence in evidence_of(stash[_RUN])]
     else:
         jobs = stash[_SWEEP].jobs("steady") + stash[_SWEEP].jobs("cold")
-    metafunc.parametrize("job", [_item(job) for job in jobs if job.measure != "memory"])
+    items = [job for job in jobs if job.measure != "memory" and not job.replica]
+    metafunc.parametrize("job", [_item(job) for job in items])
 
 
 def _item(job: Job) -> pytest.ParameterSet:

@@ -80,7 +80,7 @@ def job_seconds(job: Job, sampling: Sampling) -> float:
     if job.measure != "steady":
         return WORKER_S + ready + CHECK_CALLS * call
     warm = max(sampling.warmup_s, sampling.warmup_calls * call)
-    turns = turns_needed({job.implementation: call}, seconds=sampling.steady_s)
+    turns = turns_needed([call], seconds=sampling.steady_s)
     # Each turn starts with a call that is discarded; a palindrome has two samples of each arm.
     turn = call + 2 * PALINDROMES_PER_TURN * max(call, SAMPLE_S)
     return WORKER_S + ready + CHECK_CALLS * call + warm + turns * turn
@@ -97,7 +97,8 @@ def sweep_seconds(sweep: Sweep, *, absent: Collection[str] = ()) -> float:
     )
     steady = runnable(sweep, "steady", absent)
     servers = {IMPLEMENTATIONS[job.implementation].backend for job in steady}
-    return jobs + max(counts.values()) * len(servers) * IMPORT_S
+    generations = math.ceil(max(counts.values()) / sampling.blocks_per_server)
+    return jobs + generations * len(servers) * IMPORT_S
 
 
 def runnable(sweep: Sweep, measure: Measure, absent: Collection[str]) -> list[Job]:

@@ -22,8 +22,8 @@ import numpy as np
 
 from bench.errors import UsageError
 from bench.naming import job_name
-from bench.record import Job, Run
-from bench.report.evidence import TO_FIRST, Evidence, groups_of
+from bench.record import TO_FIRST, Job, Run
+from bench.report.evidence import Evidence, groups_of
 
 _NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark"}
 

@@ -27,6 +27,9 @@ Start = Literal["fork", "spawn"]
 #: A server that takes longer than this to import its framework is taken for hung.
 IMPORT_LIMIT_S = 180.0
 
+#: A server that has its framework forks at once: one that takes longer is deadlocked.
+FORK_LIMIT_S = 30.0
+
 #: A worker that lives this long after it was told to end is killed.
 EXIT_LIMIT_S = 5.0
 
@@ -39,8 +42,10 @@ class WorkerHung(Exception):
     """The worker did not answer in time; it has been killed."""
 
 
-def exit_text(code: int) -> str:
-    """An exit code as words: a signal's name where it was one."""
+def exit_text(code: int | None) -> str:
+    """An exit code as words: a signal's name where it was one; None for one that nobody knows."""
+    if code is None:
+        return "with its fork server"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"exit status {code}"
@@ -52,8 +57,11 @@ class _Source(Protocol):
     def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
         """Start a worker that owns a copy of the descriptor; returns its process id."""
 
-    def wait(self, pid: int) -> int:
-        """Block until the worker has ended; its exit code, negative for a signal."""
+    def wait(self, pid: int) -> int | None:
+        """Block until the worker has ended; its exit code, negative for a signal.
+
+        None where the source itself is gone, and its workers with it.
+        """
 
     def close(self) -> None:
         """End the source."""
@@ -69,7 +77,7 @@ class Worker:
         with theirs:
             try:
                 self.pid = source.start(theirs.fileno(), environment)
-            except BrokenPipeError as error:
+            except ConnectionError as error:
                 ours.close()
                 raise WorkerDied("the fork server is gone; see workers.log") from error
             except (WorkerDied, WorkerHung):
@@ -95,13 +103,19 @@ class Worker:
         return reply
 
     def _kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        self._kill_group()
         self._reap()
 
-    def _reap(self) -> int:
+    def _kill_group(self) -> None:
+        """Kill the worker and what it started: it leads a process group of its own."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _reap(self) -> int | None:
         self._ended = True
-        return self._source.wait(self.pid)
+        code = self._source.wait(self.pid)
+        self._kill_group()
+        return code
 
     def close(self) -> None:
         """Tell the worker to end, and reap it; one that stays is killed."""
@@ -110,6 +124,7 @@ class Worker:
                 self._channel.send_bytes(json.dumps({"op": "close"}).encode())
                 if self._channel.poll(EXIT_LIMIT_S):
                     self._channel.recv_bytes()  # end of file: it has closed its side
+            # What hangs in its exit, or was left by it, has had its time.
             self._kill()
         self._channel.close()
 
@@ -124,7 +139,7 @@ def _command(
     backend: str, threads: int, cpus: Sequence[int], descriptor: int, *flags: str
 ) -> list[str]:
     return [
-        *(sys.executable, "-m", "bench.worker", "--backend", backend),
+        *(sys.executable, "-m", "bench.serve", "--backend", backend),
         *("--threads", str(threads), "--cpus", ",".join(map(str, cpus))),
         *("--fd", str(descriptor), *flags),
     ]
@@ -146,6 +161,7 @@ class _Spawner:
             _command(self._backend, self._threads, self._cpus, descriptor),
             env={**_environment(self._backend, self._threads), **environment},
             pass_fds=[descriptor],
+            process_group=0,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -167,16 +183,17 @@ class _ForkServer:
 
     def __init__(self, backend: str, threads: int, cpus: Sequence[int], log: IO[bytes]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(IMPORT_LIMIT_S)
         with theirs:
             self._process = subprocess.Popen(
                 _command(backend, threads, cpus, theirs.fileno(), "--serve"),
                 env=_environment(backend, threads),
                 pass_fds=[theirs.fileno()],
+                process_group=0,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        self._control.settimeout(IMPORT_LIMIT_S)
         #: Threads that importing the framework left running; forking is safe with one only.
         try:
             self.threads = int(self._answer()["threads"])
@@ -184,13 +201,17 @@ class _ForkServer:
             self._control.close()
             self._process.wait()
             raise
+        self._control.settimeout(FORK_LIMIT_S)
 
     def _answer(self) -> dict[str, Any]:
         try:
             message = self._control.recv(1 << 16)
         except TimeoutError as error:
             self._process.kill()
-            raise WorkerHung(f"no answer from the fork server in {IMPORT_LIMIT_S:.0f} s") from error
+            limit_s = self._control.gettimeout()
+            raise WorkerHung(f"no answer from the fork server in {limit_s:.0f} s") from error
+        except ConnectionError:
+            message = b""
         if not message:
             code = self._process.wait()
             raise WorkerDied(f"fork server ended: {exit_text(code)}; see workers.log")
@@ -202,9 +223,12 @@ class _ForkServer:
         socket.send_fds(self._control, [request], [descriptor])
         return int(self._answer()["pid"])
 
-    def wait(self, pid: int) -> int:
-        self._control.send(json.dumps({"op": "wait", "pid": pid}).encode())
-        return int(self._answer()["code"])
+    def wait(self, pid: int) -> int | None:
+        try:
+            self._control.send(json.dumps({"op": "wait", "pid": pid}).encode())
+            return int(self._answer()["code"])
+        except (OSError, WorkerDied, WorkerHung):
+            return None
 
     def close(self) -> None:
         self._control.close()
@@ -229,6 +253,7 @@ class Team:
         scratch: Path,
     ) -> None:
         self.scratch = scratch
+        self._threads, self._cpus, self._start = threads, cpus, start
         self._log = log.open("ab")
         self._fresh_folders = 0
         self.sources: dict[str, _Source] = {}
@@ -237,19 +262,19 @@ class Team:
         self._failed: dict[str, Exception] = {}
         for name in names:
             try:
-                self.sources[name] = self._source(name, threads, cpus, start)
+                self.sources[name] = self._source(name)
             except (WorkerDied, WorkerHung) as error:
                 # Installed, but its import fails: its jobs say so, the others' go on.
                 self._failed[name] = error
 
-    def _source(self, name: str, threads: int, cpus: Sequence[int], start: Start) -> _Source:
-        if start == "fork":
-            server = _ForkServer(name, threads, cpus, self._log)
+    def _source(self, name: str) -> _Source:
+        if self._start == "fork":
+            server = _ForkServer(name, self._threads, self._cpus, self._log)
             if server.threads == 1:
                 return server
             server.close()
             self.notes[name] = f"spawned: its import leaves {server.threads} threads"
-        return _Spawner(name, threads, cpus, self._log)
+        return _Spawner(name, self._threads, self._cpus, self._log)
 
     def worker(self, backend: str, *, fresh_cache: bool = False) -> Worker:
         """Start a worker.
@@ -269,7 +294,17 @@ class Team:
                 folder = self.scratch / f"cache-{os.getpid()}-{id(self)}-{self._fresh_folders}"
             folder.mkdir(exist_ok=True)
             environment[variable] = str(folder)
-        return Worker(backend, self.sources[backend], environment)
+        try:
+            return Worker(backend, self.sources[backend], environment)
+        except (WorkerDied, WorkerHung):
+            # The server was killed or is deadlocked: another one costs an import, not the run.
+            self.sources.pop(backend).close()
+            try:
+                self.sources[backend] = self._source(backend)
+            except (WorkerDied, WorkerHung) as error:
+                self._failed[backend] = error
+                raise
+            return Worker(backend, self.sources[backend], environment)
 
     def __enter__(self) -> Self:
         return self

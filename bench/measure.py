@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,10 +21,21 @@ Clock = Callable[[], int]
 
 clock: Clock = time.perf_counter_ns
 
+#: Told the number of the arm that runs next.
+Show = Callable[[int], None]
+
+
+def unseen(_number: int) -> None:
+    """The `Show` for those whom nobody watches."""
+
+
 #: Shorter samples are loops: a clock read and a call cost a share of them otherwise.
 SAMPLE_S = 1e-3
 
 PALINDROMES_PER_TURN = 2
+
+#: 60 palindromes a block: more tell of the block again, not of how blocks differ.
+MAX_TURNS = 30
 
 
 class Stopwatch:
@@ -92,19 +103,77 @@ def warm_up(arm: Arm, *, calls: int, seconds: float, now: Clock = clock) -> floa
     return sum(late) / len(late) / 1e9
 
 
-def turn(arms: Sequence[Arm], *, palindromes: int, now: Clock = clock) -> dict[str, list[float]]:
+def turn(
+    arms: Sequence[Arm], palindromes: int, *, now: Clock = clock, show: Show = unseen
+) -> dict[str, list[float]]:
     """One turn: samples by arm, two a palindrome, in the order in which they were taken."""
     samples: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    numbered = list(enumerate(arms))
     with collector_off():
-        for arm in arms:
+        for number, arm in numbered:
+            show(number)
             arm.sync(arm.call())
         for _ in range(palindromes):
-            for arm in (*arms, *reversed(arms)):
+            for number, arm in (*numbered, *reversed(numbered)):
+                show(number)
                 samples[arm.name].append(sample(arm, now))
     return samples
 
 
-def turns_needed(call_s: Mapping[str, float], *, seconds: float) -> int:
-    """Turns that give each arm `seconds` of samples on average; 2 to 15."""
-    per_turn = 2 * PALINDROMES_PER_TURN * sum(max(s, SAMPLE_S) for s in call_s.values())
-    return min(15, max(2, math.ceil(seconds * len(call_s) / per_turn)))
+def alone(
+    arms: Sequence[Arm], count: int, *, now: Clock = clock, show: Show = unseen
+) -> dict[str, list[float]]:
+    """Each arm by itself: `count` samples in a row after one that is discarded, there and back.
+
+    What a neighbour in a turn does to an arm (caches, an allocator's state) is not in these: where
+    their ratio differs from the paired one, the arms interfere.
+    """
+    samples: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    numbered = list(enumerate(arms))
+    with collector_off():
+        for number, arm in (*numbered, *reversed(numbered)):
+            show(number)
+            sample(arm, now)
+            samples[arm.name] += [sample(arm, now) for _ in range(count)]
+    return samples
+
+
+def overhead(now: Clock = clock) -> tuple[float, float]:
+    """What the instrument adds: seconds a call in an inner loop, and seconds a sample of one call.
+
+    Both are read from an arm that does nothing, through the same code as any other; the second one
+    holds the first.
+    """
+    idle = Arm(name="idle", call=lambda: None, sync=lambda _out: None)
+    call_s = sorted(sample(replace(idle, inner=1000), now) for _ in range(11))[5]
+    sample_s = sorted(sample(idle, now) for _ in range(1001))[500]
+    return call_s, sample_s
+
+
+def turns_needed(call_s: Collection[float], *, seconds: float) -> int:
+    """Turns that give each arm `seconds` of samples on average; 2 to `MAX_TURNS`."""
+    per_turn = 2 * PALINDROMES_PER_TURN * sum(max(s, SAMPLE_S) for s in call_s)
+    return min(MAX_TURNS, max(2, math.ceil(seconds * len(call_s) / per_turn)))
+
+
+#: Two readings of the clock that are further apart: somebody else ran in between. A loop takes
+#: 0.1 us from one to the next, a timer's interrupt some 5 us, another task's turn 100 us or more.
+SPIN_GAP_NS = 20_000
+
+
+def spin_probe(seconds: float = 5e-3, now: Clock = clock) -> float:
+    """How many times as long as undisturbed a busy loop takes, here and now: 1 on a quiet CPU.
+
+    The loop reads the clock. What is beyond `SPIN_GAP_NS` between two readings was taken by another
+    task, an interrupt or the hypervisor: at 2 they took half of the time. This needs no reference,
+    as iterations a millisecond would, and does not mind that a CPU which idled between blocks
+    starts at a low frequency; it does not depend on where a slice ends, as the slowest slice over
+    the fastest would. A neighbour that only slows the CPU, on its other hyperthread, is not seen.
+    """
+    kept = 0
+    start = last = now()
+    while last - start < seconds * 1e9:
+        here = now()
+        kept += min(here - last, SPIN_GAP_NS)
+        last = here
+    return (last - start) / kept

@@ -30,5 +30,5 @@ def group_name(job: Job) -> str:
 
 
 def job_name(job: Job) -> str:
-    """`tensorflow/static-lstm-T50-B16-L1-H128-D128-train`."""
-    return f"{job.implementation}-{group_name(job)}"
+    """`tensorflow/static-lstm-T50-B16-L1-H128-D128-train`; an A/A twin has its number in it."""
+    return f"{job.arm}-{group_name(job)}"

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from bench.errors import UsageError
+
+#: Exit statuses of every command.
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+FOLDER = click.Path(path_type=Path)
 
 Words = tuple[str, ...]
 Numbers = tuple[int, ...]
@@ -38,6 +44,31 @@ def count(_context: click.Context, option: click.Parameter, text: str | None) ->
     if number < 1:
         raise _not_a_count(_name(option), text)
     return number
+
+
+def percentage(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """`2%` or `2.5%` -> 0.02, 0.025: above 0 and below 100."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text.strip())
+    share = float(found[1]) / 100 if found else 0.0
+    if not 0 < share < 1:
+        raise UsageError(f"{_name(option)} {text!r}: must be above 0% and below 100%, such as 2%")
+    return share
+
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """`90s`, `10m`, `1.5h` -> seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smh])", text.strip())
+    seconds = float(found[1]) * _UNITS_S[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise UsageError(f"{_name(option)} {text!r}: must be a time above 0: 90s, 10m or 2h")
+    return seconds
 
 
 def _name(option: click.Parameter) -> str:
@@ -73,6 +104,7 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("--hidden", numbers, "N,M", "Hidden units H."),
     ("--inputs", numbers, "N,M", "Input features D."),
     ("--lengths", words, "A,B", "full, or ragged: each sequence has its own length."),
+    ("--initial-state", words, "A,B", "zeros, random."),
     ("--dtype", words, "A,B", "float32, float64."),
     ("--device", words, "A,B", "cpu, gpu."),
     ("--mode", words, "A,B", "forward, or train: forward, backward and update."),

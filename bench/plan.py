@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
@@ -14,7 +15,8 @@ from rich.text import Text
 from backends import IMPLEMENTATIONS, Implementation
 from bench.estimate import job_seconds, runnable, sweep_seconds, words
 from bench.naming import case_name
-from bench.record import MEASURES, Job
+from bench.record import MEASURES, OTHER_WORKER, Job
+from bench.report.format import plain
 from bench.sweep import Sweep
 
 
@@ -23,15 +25,26 @@ def print_plan(sweep: Sweep, absent: Mapping[str, str], console: Console) -> Non
 
     `absent` says by backend why it is not here.
     """
-    console.print(Text(f"{sweep.name}: {sweep.title}", style="bold"))
+    console.print(Text(plain(f"{sweep.name}: {sweep.title}"), style="bold"))
     console.print(_table(sweep, absent))
     counts = sweep.sampling.counts()
     jobs = ", ".join(f"{len(runnable(sweep, m, absent))} {m} ({counts[m]} x)" for m in MEASURES)
-    console.print(f"jobs     {jobs}")
+    twins = sum(len(sweep.twins(measure)) for measure in MEASURES)
+    console.print(f"jobs     {jobs}; {twins} of them are A/A twins")
     console.print(f"workers  {workers(sweep, absent)}, a process each")
-    console.print(f"time     about {words(sweep_seconds(sweep, absent=absent))}")
+    console.print(f"time     about {words(sweep_seconds(sweep, absent=absent))}{_bounds(sweep)}")
     for backend, reason in absent.items():
         console.print(Text(f"{backend}: {reason}", style="yellow"))
+
+
+def _bounds(sweep: Sweep) -> str:
+    """What makes a run longer or shorter than its first look."""
+    sampling, said = sweep.sampling, ""
+    if sampling.precision is not None:
+        said += f", up to 4 times as many steady blocks for a precision of {sampling.precision:.3g}"
+    if sampling.budget_s is not None:
+        said += f", {words(sampling.budget_s)} at most"
+    return said
 
 
 def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
@@ -41,7 +54,8 @@ def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
     """
     counts = sweep.sampling.counts()
     shared = {
-        (job.case, job.mode, _entry(job).backend) for job in runnable(sweep, "steady", absent)
+        (job.case, job.mode, _entry(job).backend, job.replica == OTHER_WORKER)
+        for job in runnable(sweep, "steady", absent)
     }
     alone = sum(counts[m] * len(runnable(sweep, m, absent)) for m in ("cold", "memory"))
     return counts["steady"] * len(shared) + alone
@@ -51,14 +65,16 @@ def _table(sweep: Sweep, absent: Collection[str]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in ("case", "mode", "backend", "strategies", "time"):
         table.add_column(column, justify="right" if column == "time" else "left")
-    for (case, mode), group in groupby(sweep.jobs("steady"), key=lambda job: (job.case, job.mode)):
+    seconds = _seconds(sweep, absent)
+    shown = (job for job in sweep.jobs("steady") if not job.replica)
+    for (case, mode), group in groupby(shown, key=lambda job: (job.case, job.mode)):
         heads = case_name(case, between=" ", equals="="), str(mode)
         for backend, jobs in _by_backend(group).items():
             said = ", ".join(_said(sweep, job) for job in jobs)
             if backend in absent:
                 said = f"{said} (not installed)"
-            seconds = _seconds(sweep, jobs, absent)
-            table.add_row(*heads, backend, said, words(seconds) if seconds else "")
+            total = sum(seconds[job] for job in jobs)
+            table.add_row(*heads, backend, said, words(total) if total else "")
             heads = "", ""
         table.add_section()
     return table
@@ -76,16 +92,16 @@ def _said(sweep: Sweep, job: Job) -> str:
     return _entry(job).strategy.name + (" (capped)" if capped else "")
 
 
-def _seconds(sweep: Sweep, steady: Iterable[Job], absent: Collection[str]) -> float:
-    """Seconds for jobs and those that measure the same in another way."""
+def _seconds(sweep: Sweep, absent: Collection[str]) -> Mapping[Job, float]:
+    """Seconds for each steady job together with what measures the same in another way."""
     counts = sweep.sampling.counts()
-    named = {(job.implementation, job.case, job.mode) for job in steady}
-    return sum(
-        counts[measure] * job_seconds(job, sweep.sampling)
-        for measure in MEASURES
-        for job in runnable(sweep, measure, absent)
-        if (job.implementation, job.case, job.mode) in named
-    )
+    seconds: dict[Job, float] = defaultdict(float)
+    for measure in MEASURES:
+        for job in runnable(sweep, measure, absent):
+            seconds[replace(job, measure="steady", replica=0)] += counts[measure] * job_seconds(
+                job, sweep.sampling
+            )
+    return seconds
 
 
 def _entry(job: Job) -> Implementation:

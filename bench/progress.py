@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from bench import run
+from bench.engine import Progress as Watcher
 from bench.estimate import words
 from bench.measure import Clock, clock
 
@@ -24,7 +24,7 @@ def seconds_left(elapsed_s: float, done_s: float, total_s: float) -> float:
     return left_s if done_s < SEEN * total_s else left_s * elapsed_s / done_s
 
 
-def for_console(console: Console) -> run.Progress:
+def for_console(console: Console) -> Watcher:
     """The progress that a console can show."""
     return Bar(console) if console.is_terminal else Lines(console)
 
@@ -41,7 +41,7 @@ class _Times(ProgressColumn):
 
 
 class Bar:
-    """A `bench.run.Progress` that redraws one line of a terminal."""
+    """A `bench.engine.Progress` that redraws one line of a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -56,6 +56,9 @@ class Bar:
     def begin(self, total_s: float) -> None:
         self._progress.update(self._task, total=total_s)
         self._progress.start()
+
+    def extend(self, seconds: float) -> None:
+        self._progress.update(self._task, total=(self._progress.tasks[0].total or 0.0) + seconds)
 
     def advance(self, seconds: float, label: str) -> None:
         self._progress.update(self._task, advance=seconds, description=label)
@@ -79,6 +82,9 @@ class Lines:
         self._start = self._last = self._now()
         self._total = total_s
         self._console.print(f"bench: measuring, about {words(total_s)}")
+
+    def extend(self, seconds: float) -> None:
+        self._total += seconds
 
     def advance(self, seconds: float, label: str) -> None:
         self._done += seconds

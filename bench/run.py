@@ -1,56 +1,38 @@
-"""A whole run: generations of workers, blocks in random order, records as they come."""
+"""A run on this host: what it is made on, who may stop it, and where its records go."""
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
+import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any, get_args
 
 from backends import BACKENDS, missing
-from backends.api import Case, Mode
 from bench import machine
-from bench.block import Block, alone, backend_of
+from bench.engine import Engine, Progress, describe
 from bench.errors import UsageError
-from bench.estimate import job_seconds, runnable
-from bench.launch import Start, Team, WorkerDied, WorkerHung
-from bench.record import EXPECTED, Job, Measure, Record, Run, Status, Store, read_run
-from bench.selection import absent_backends
+from bench.launch import Start, Team
+from bench.noise import Gate
+from bench.record import EXPECTED, Record, Run, Store, read_run
+from bench.resume import require_same, sweep_of
 from bench.sweep import Sweep
-
-#: A probe imports a framework and asks it for its devices.
-DESCRIBE_LIMIT_S = 180.0
-
-#: The oracle is slow and obvious, not fast.
-ORACLE_LIMIT_S = 1800.0
-
 
 #: Variables of the caller's that reach the workers and can move a figure.
 _FLAG_PREFIXES = ("JAX_", "KMP_", "MKL_", "OMP_", "OPENBLAS_", "PJRT_", "TF_", "TORCH", "XLA_")
-
-
-class Progress(Protocol):
-    """Somebody who watches. Seconds are estimates: shares of the whole, not promises."""
-
-    def begin(self, total_s: float) -> None:
-        """The run starts and is estimated at so many seconds."""
-
-    def advance(self, seconds: float, label: str) -> None:
-        """So many of them are done; `label` says what was."""
-
-    def end(self) -> None:
-        """The run is over, however it ended."""
 
 
 class Silent:
     """A `Progress` that shows nothing."""
 
     def begin(self, total_s: float) -> None:
+        pass
+
+    def extend(self, seconds: float) -> None:
         pass
 
     def advance(self, seconds: float, label: str) -> None:
@@ -88,19 +70,8 @@ def describe_backends(threads: int = 1) -> dict[str, dict[str, Any]]:
         ) as team:
             for name in BACKENDS:
                 reason = missing(name)
-                result[name] = {"error": reason} if reason else _describe(team, name)
+                result[name] = {"error": reason} if reason else describe(team, name)
     return result
-
-
-def _describe(team: Team, backend: str) -> dict[str, Any]:
-    try:
-        with team.worker(backend) as worker:
-            reply = worker.request({"op": "describe"}, limit_s=DESCRIBE_LIMIT_S)
-    except (WorkerDied, WorkerHung) as error:
-        return {"error": str(error)}
-    if reply["status"] != Status.OK:
-        return {"error": str(reply["reason"]).strip().splitlines()[-1]}
-    return {key: reply[key] for key in ("versions", "threads", "devices")}
 
 
 def check_devices(sweep: Sweep) -> None:
@@ -116,6 +87,29 @@ def check_devices(sweep: Sweep) -> None:
             raise UsageError(f"device {device!r}: not found on this host; here: {', '.join(there)}")
 
 
+def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
+    """What must be the same for all records of one run: host, versions, settings."""
+    backends = {entry.backend for entry in sweep.implementations() + sweep.limits()}
+    return {
+        "threads": threads,
+        "cpus": chosen_cpus(threads),
+        "start": start,
+        "host": machine.describe(),
+        "commit": machine.commit(),
+        "versions": machine.versions(),
+        "environment": {
+            name: dict(BACKENDS[name].environment(threads)) for name in sorted(backends)
+        },
+        "inherited": {
+            name: value for name, value in os.environ.items() if name.startswith(_FLAG_PREFIXES)
+        },
+    }
+
+
+def _state(when: str) -> dict[str, Any]:
+    return {f"load_{when}": machine.load(), f"pressure_{when}": machine.pressure()}
+
+
 def execute(
     sweep: Sweep,
     folder: Path,
@@ -127,10 +121,10 @@ def execute(
 ) -> Run:
     """Run a sweep into a new folder and read it back.
 
-    Raises `UsageError` where the folder holds anything. An interrupted run keeps its records, says
-    so in its manifest, and raises `KeyboardInterrupt` again.
+    Raises `UsageError` where the folder holds anything, `StoreError` where it cannot be written to
+    any more. Ctrl-C once lets the block that runs end and is told by the manifest's status; a
+    second one, or SIGTERM, raises `KeyboardInterrupt` at once. Either way records are kept.
     """
-    cpus = chosen_cpus(threads)
     manifest: dict[str, Any] = {
         "id": folder.name,
         "created": machine.timestamp(),
@@ -138,193 +132,108 @@ def execute(
         "status": "running",
         "command": command,
         "sweep": sweep.to_json(),
-        "threads": threads,
-        "cpus": cpus,
-        "start": start,
+        **conditions(sweep, threads=threads, start=start),
         "seed": random.SystemRandom().randrange(1 << 32),
-        "host": machine.describe(),
-        "commit": machine.commit(),
-        "versions": machine.versions(),
-        "environment": {
-            name: dict(BACKENDS[name].environment(threads)) for name in sorted(_backends_of(sweep))
-        },
-        "inherited": {
-            name: value for name, value in os.environ.items() if name.startswith(_FLAG_PREFIXES)
-        },
-        "load_before": machine.load(),
-        "pressure_before": machine.pressure(),
+        **_state("before"),
         "backends": {},
         "notes": {},
     }
-    store = Store.create(folder, manifest)
-    engine = _Engine(sweep, store, manifest, threads=threads, cpus=cpus, start=start)
+    with Store.create(folder, manifest) as store:
+        return _measure(sweep, store, manifest, earlier=[], progress=progress)
+
+
+def resume(folder: Path, *, progress: Progress) -> Run:
+    """Complete a run: each of its jobs has one record afterwards, and none a second one.
+
+    Raises `UsageError` for a folder without a run, for one that another process writes, and where
+    this host, its versions or settings are not those of the run. A run that is whole stays as it
+    is.
+    """
+    earlier = read_run(folder)
+    sweep = sweep_of(earlier.manifest)
+    threads, start = earlier.manifest.get("threads"), earlier.manifest.get("start")
+    if not isinstance(threads, int) or start not in get_args(Start):
+        raise UsageError(f"run {folder}: its manifest does not say threads and start")
+    how: Start = "spawn" if start == "spawn" else "fork"
+    now = conditions(sweep, threads=threads, start=how)
+    require_same(earlier.manifest, now)
+    with Store.resume(folder) as store:
+        # Read again: what the other process wrote before it let go of the folder is there now.
+        earlier = read_run(folder)
+        manifest: dict[str, Any] = {**earlier.manifest, "status": "running", "finished": None}
+        manifest |= {"cpus": now["cpus"], "backends": manifest.get("backends") or {}}
+        manifest |= {"notes": manifest.get("notes") or {}}
+        manifest["resumed"] = [
+            *manifest.get("resumed", ()),
+            {"at": machine.timestamp(), "records": len(earlier.records), **_state("before")},
+        ]
+        store.write_manifest(manifest)
+        return _measure(sweep, store, manifest, earlier=earlier.records, progress=progress)
+
+
+def _measure(
+    sweep: Sweep,
+    store: Store,
+    manifest: dict[str, Any],
+    *,
+    earlier: list[Record],
+    progress: Progress,
+) -> Run:
+    cpus: list[int] = manifest["cpus"]
     try:
-        engine.run(progress)
-        manifest["status"] = "finished"
+        with stop_signals() as stopping:
+            engine = Engine(
+                sweep,
+                store,
+                manifest,
+                threads=manifest["threads"],
+                cpus=cpus,
+                start=manifest["start"],
+                gate=Gate(cpus, wait_s=sweep.sampling.quiet_wait_s),
+                stopping=stopping,
+                earlier=earlier,
+            )
+            manifest["status"] = engine.run(progress)
     except BaseException as error:
         manifest["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         raise
     finally:
         progress.end()
-        manifest.update(
-            finished=machine.timestamp(),
-            load_after=machine.load(),
-            pressure_after=machine.pressure(),
-        )
+        manifest.update(finished=machine.timestamp(), **_state("after"))
         store.write_manifest(manifest)
-    return read_run(folder)
+    return read_run(store.folder)
 
 
-def _backends_of(sweep: Sweep) -> set[str]:
-    return {entry.backend for entry in sweep.implementations() + sweep.limits()}
+class _Stopping:
+    """Whether somebody has asked, politely, for an end."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        """The first time: let what runs end. The second time: now."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
 
-class _Engine:
-    """The state of a run while it goes."""
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        store: Store,
-        manifest: dict[str, Any],
-        *,
-        threads: int,
-        cpus: Sequence[int],
-        start: Start,
-    ) -> None:
-        self._sweep = sweep
-        self._store = store
-        self._manifest = manifest
-        self._threads, self._cpus, self._start = threads, cpus, start
-        self._order = random.Random(manifest["seed"])
-        self._expected: dict[Case, Path] = {}
-
-    def run(self, progress: Progress) -> None:
-        """Every block of the sweep. A generation of servers lives for one block of each case."""
-        self._progress = progress
-        sampling = self._sweep.sampling
-        counts = sampling.counts()
-        absent = absent_backends(self._sweep)
-        progress.begin(
-            sum(
-                n * job_seconds(job, sampling)
-                for measure, n in counts.items()
-                for job in runnable(self._sweep, measure, absent)
-            )
-        )
-        present = sorted(_backends_of(self._sweep) - absent.keys())
-        with self._scratch() as scratch:
-            for block in range(max(counts.values())):
-                with self._team(present, scratch) as team:
-                    if block == 0:
-                        self._describe(team, present)
-                    measures = [m for m, n in counts.items() if block < n]
-                    groups = self._groups()
-                    self._order.shuffle(groups)
-                    for case, mode in groups:
-                        self._block(team, block, case, mode, measures)
-
-    @contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix="rnn-bench-"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _team(self, names: Sequence[str], scratch: Path) -> Team:
-        return Team(
-            names,
-            threads=self._threads,
-            cpus=self._cpus,
-            start=self._start,
-            log=self._store.folder / "workers.log",
-            scratch=scratch,
-        )
-
-    def _describe(self, team: Team, present: Sequence[str]) -> None:
-        self._manifest["backends"] = {name: _describe(team, name) for name in present}
-        self._manifest["notes"] = dict(team.notes)
-        self._store.write_manifest(self._manifest)
-
-    def _groups(self) -> list[tuple[Case, Mode]]:
-        return [(case, mode) for case in self._sweep.cases() for mode in self._sweep.modes()]
-
-    def _oracle(self, team: Team, case: Case) -> Path:
-        """The file with what every implementation of the case must compute; once a run."""
-        if case not in self._expected:
-            path = team.scratch / f"expected-{len(self._expected)}.npz"
-            with team.worker("reference") as worker:
-                message = {"op": "expect", "case": asdict(case), "path": str(path)}
-                reply = worker.request(message, limit_s=ORACLE_LIMIT_S)
-            if reply["status"] != Status.OK:
-                raise RuntimeError(f"the oracle failed on {case}: {reply['reason']}")
-            self._expected[case] = path
-        return self._expected[case]
-
-    def _block(
-        self, team: Team, block: int, case: Case, mode: Mode, measures: Sequence[Measure]
-    ) -> None:
-        """The steady block of a case and mode, then its cold and memory jobs in random order."""
-        expected = self._oracle(team, case)
-        settled: dict[str, Record] = {}
-        if "steady" in measures:
-            waiting = self._settle(block, case, mode, "steady", settled)
-            steady = Block(
-                team, waiting, expected, self._sweep.sampling, self._order, self._half_done
-            )
-            for record in steady.run(block):
-                self._keep(record)
-                self._half_done(record.job)
-                if record.status != Status.OK:
-                    settled[record.job.implementation] = record
-        for measure in ("cold", "memory"):
-            if measure in measures:
-                jobs = self._settle(block, case, mode, measure, settled)
-                self._order.shuffle(jobs)
-                for job in jobs:
-                    self._keep(alone(team, job, block, expected))
-                    self._advance(job, 1.0)
-
-    def _settle(
-        self, block: int, case: Case, mode: Mode, measure: Measure, settled: Mapping[str, Record]
-    ) -> list[Job]:
-        """Write the records of jobs whose end is known without running; return the others.
-
-        What was wrong, unsupported or crashed in the steady block of the same case is not measured
-        in another way either.
-        """
-        waiting: list[Job] = []
-        for job in self._sweep.jobs(measure):
-            if job.case != case or job.mode != mode:
-                continue
-            reason, cap = missing(backend_of(job)), self._sweep.cap(job)
-            before = settled.get(job.implementation)
-            if reason is not None:
-                self._keep(_unmeasured(job, block, Status.UNAVAILABLE, reason))
-            elif cap is not None:
-                self._keep(_unmeasured(job, block, Status.CAPPED, cap))
-            elif before is not None:
-                self._keep(_unmeasured(job, block, before.status, before.reason))
-            else:
-                waiting.append(job)
-        return waiting
-
-    def _keep(self, record: Record) -> None:
-        state = {"at": machine.timestamp(), "load": machine.load()}
-        self._store.append(replace(record, worker={**record.worker, **state}))
-
-    def _half_done(self, job: Job) -> None:
-        """Tell of a steady job once when it has been built, and once when it has been timed."""
-        self._advance(job, 0.5)
-
-    def _advance(self, job: Job, share: float) -> None:
-        label = f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"
-        self._progress.advance(share * job_seconds(job, self._sweep.sampling), label)
-
-
-def _unmeasured(job: Job, block: int, status: Status, reason: str) -> Record:
-    return Record(job=job, block=block, status=status, reason=reason)
+@contextmanager
+def stop_signals() -> Iterator[_Stopping]:
+    """Within the body Ctrl-C asks for an end, twice demands it, and so does SIGTERM once."""
+    stopping = _Stopping()
+    handlers = {signal.SIGINT: stopping.interrupt, signal.SIGTERM: stopping.terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def failed(run: Run) -> list[Record]:

@@ -15,10 +15,12 @@ def select(
     preset: str,
     axes: Mapping[str, tuple[Any, ...]],
     *,
-    blocks: int | None = None,
+    sampling: Mapping[str, Any] | None = None,
     capped: bool = True,
 ) -> Sweep:
-    """The preset with the axes that were named on the command line put in its place.
+    """The preset with what was named on the command line put in its place.
+
+    `sampling` may name "blocks", "precision" and "budget_s"; None leaves the preset's.
 
     Raises `UsageError` for an unknown preset or value, and for a choice of backends and strategies
     that leaves a named one without any implementation.
@@ -27,7 +29,7 @@ def select(
     sweep = replace(
         base,
         axes=replace(base.axes, **axes),
-        sampling=base.sampling if blocks is None else base.sampling.with_blocks(blocks),
+        sampling=base.sampling.but(**(sampling or {})),
         caps=base.caps if capped else {},
     )
     _check_chosen(sweep, axes)

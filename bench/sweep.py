@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from backends import IMPLEMENTATIONS, Implementation
-from backends.api import CELL_NAMES, MODES, Case, Dtype, Kind, Lengths, Mode
+from backends.api import CELL_NAMES, MODES, Case, Dtype, InitialState, Kind, Lengths, Mode
+from bench import strict
 from bench.errors import UsageError, choose
-from bench.record import Job, Measure
+from bench.record import OTHER_WORKER, SAME_WORKER, Job, Measure
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -24,10 +27,21 @@ DEVICES = ("cpu", "gpu")
 _WORDS: Mapping[str, Sequence[str]] = {
     "cell": CELL_NAMES,
     "lengths": get_args(Lengths),
+    "initial_state": get_args(InitialState),
     "dtype": get_args(Dtype),
     "device": DEVICES,
     "mode": MODES,
 }
+
+
+#: Axes that are fields of a case, the slowest to vary first.
+_CASE_AXES = (
+    *("device", "dtype", "cell", "layers", "hidden", "inputs"),
+    *("batch", "lengths", "initial_state", "seq_len"),
+)
+
+#: A case takes minutes: more of them than this are a slip of the keyboard.
+MAX_CASES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +58,7 @@ class Axes:
     dtype: tuple[str, ...]
     device: tuple[str, ...]
     mode: tuple[str, ...]
+    initial_state: tuple[str, ...] = ("zeros",)
     backend: tuple[str, ...] = ()
     strategy: tuple[str, ...] = ()
 
@@ -54,9 +69,13 @@ class Axes:
             if not values and axis.name not in ("backend", "strategy"):
                 raise UsageError(f"axis {name}: has no value")
             for value in values:
-                if values.count(value) > 1:
-                    raise UsageError(f"axis {name}: value {value} is given twice")
                 self._check(axis.name, name, value)
+            for value, count in Counter(values).items():
+                if count > 1:
+                    raise UsageError(f"axis {name}: value {value} is given twice")
+        cases = math.prod(len(getattr(self, name)) for name in _CASE_AXES)
+        if cases > MAX_CASES:
+            raise UsageError(f"axes: make {cases:,} cases; allowed are {MAX_CASES:,}")
 
     @staticmethod
     def _check(axis: str, name: str, value: object) -> None:
@@ -66,8 +85,12 @@ class Axes:
             choose(name, str(value), _names("backend"))
         elif axis == "strategy":
             choose(name, str(value), _names("strategy"))
-        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UsageError(f"{name} {value!r}: must be a whole number of 1 or more")
+        elif not _is_count(value):
+            raise UsageError(f"{name} {value!r}: must be a whole number of 1 or more, below 2^63")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 1 <= value < strict.LARGEST
 
 
 def _names(part: str) -> list[str]:
@@ -76,11 +99,28 @@ def _names(part: str) -> list[str]:
     return list(dict.fromkeys(words))
 
 
+#: What the implementations of a block have in common.
+Setting = tuple[Case, Mode]
+
+#: Nobody waits longer for a benchmark.
+MAX_BUDGET_S = 7 * 86400.0
+
+
+def _between(value: object, low: float, high: float) -> bool:
+    """Whether a value from a file is a number in (low, high]."""
+    return type(value) in (int, float) and low < value <= high  # type: ignore[operator]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How often. `blocks` of steady state, of which the first few also hold cold and memory jobs.
 
     `steady_s` and `warmup_s` are seconds, `warmup_calls` calls, of an implementation in a block.
+    `blocks_per_server` blocks of each case share the processes that fork their workers. A block
+    waits up to `quiet_wait_s` for a quiet host, less often the more has been waited. With a
+    `precision` (0.02 is 2 %) the blocks are a first look: what is not yet known that well gets as
+    many again, and then twice as many. `budget_s` bounds the measuring; what does not fit in is
+    left out.
     """
 
     blocks: int
@@ -89,16 +129,31 @@ class Sampling:
     steady_s: float
     warmup_s: float
     warmup_calls: int = 5
+    blocks_per_server: int = 2
+    quiet_wait_s: float = 60.0
+    precision: float | None = None
+    budget_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "cold_blocks", "memory_blocks", "warmup_calls"):
+        for name in (
+            *("blocks", "cold_blocks", "memory_blocks"),
+            *("warmup_calls", "blocks_per_server"),
+        ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"{name} {value!r}: must be a whole number of 1 or more")
+            if not _is_count(value):
+                raise UsageError(
+                    f"{name} {value!r}: must be a whole number of 1 or more, below 2^63"
+                )
         for name in ("steady_s", "warmup_s"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < 3600:
                 raise UsageError(f"{name} {value!r}: must be seconds above 0")
+        if not _between(self.quiet_wait_s, -1e-9, 3600):
+            raise UsageError(f"quiet_wait_s {self.quiet_wait_s!r}: must be 0 to 3600 seconds")
+        if self.precision is not None and not _between(self.precision, 0, 1):
+            raise UsageError(f"precision {self.precision!r}: must be above 0 and below 1 (100%)")
+        if self.budget_s is not None and not _between(self.budget_s, 0, MAX_BUDGET_S):
+            raise UsageError(f"budget_s {self.budget_s!r}: must be seconds above 0, a week at most")
 
     def counts(self) -> dict[Measure, int]:
         """In how many blocks each way of measuring takes part."""
@@ -108,13 +163,22 @@ class Sampling:
             "memory": self.memory_blocks,
         }
 
-    def with_blocks(self, blocks: int) -> Sampling:
-        """The same with another number of blocks, in which every kind of job takes part."""
+    def but(
+        self,
+        *,
+        blocks: int | None = None,
+        precision: float | None = None,
+        budget_s: float | None = None,
+    ) -> Sampling:
+        """The same with other values; with other blocks every kind of job takes part in them."""
+        changed = self
+        if blocks is not None:
+            memory_blocks = min(blocks, self.memory_blocks)
+            changed = replace(self, blocks=blocks, cold_blocks=blocks, memory_blocks=memory_blocks)
         return replace(
-            self,
-            blocks=blocks,
-            cold_blocks=blocks,
-            memory_blocks=min(blocks, self.memory_blocks),
+            changed,
+            precision=self.precision if precision is None else precision,
+            budget_s=self.budget_s if budget_s is None else budget_s,
         )
 
 
@@ -150,24 +214,8 @@ class Sweep:
 
     def cases(self) -> list[Case]:
         """Every combination of the axes, shortest sequences first."""
-        a = self.axes
-        grid = itertools.product(
-            a.device, a.dtype, a.cell, a.layers, a.hidden, a.inputs, a.batch, a.lengths, a.seq_len
-        )
-        return [
-            Case(
-                cell=choose("cell", cell, CELL_NAMES),  # type: ignore[arg-type]
-                seq_len=seq_len,
-                batch=batch,
-                inputs=inputs,
-                hidden=hidden,
-                layers=layers,
-                lengths=lengths,  # type: ignore[arg-type]
-                dtype=dtype,  # type: ignore[arg-type]
-                device=device,
-            )
-            for device, dtype, cell, layers, hidden, inputs, batch, lengths, seq_len in grid
-        ]
+        grid = itertools.product(*(getattr(self.axes, name) for name in _CASE_AXES))
+        return [Case(**dict(zip(_CASE_AXES, values, strict=True))) for values in grid]
 
     def modes(self) -> list[Mode]:
         return [mode for mode in MODES if mode in self.axes.mode]
@@ -184,14 +232,46 @@ class Sweep:
         )
 
     def jobs(self, measure: Measure) -> list[Job]:
-        """Every job of one way of measuring, capped ones too. Limits have steady jobs only."""
+        """Every job of one way of measuring, capped ones too. Limits have steady jobs only.
+
+        The A/A twins come last.
+        """
         entries = self.implementations() + (self.limits() if measure == "steady" else [])
-        return [
+        jobs = [
             Job(implementation=entry.name, case=case, mode=mode, measure=measure)
             for case in self.cases()
             for mode in self.modes()
             for entry in entries
         ]
+        return jobs + self.twins(measure)
+
+    def twins(self, measure: Measure) -> list[Job]:
+        """What is measured twice, to see what two identical things differ by here.
+
+        One job of each backend and mode: the strategy that the others are compared with, in the
+        middle one of the cases that are not capped for it. In steady state the first backend's is
+        there once more, in a second worker: what differs between processes does so across
+        frameworks too.
+        """
+        twins: list[Job] = []
+        chosen = self.implementations()
+        for mode in self.modes():
+            for backend in dict.fromkeys(entry.backend for entry in chosen):
+                job = self._middle(_baseline(chosen, backend), mode, measure)
+                if job is None:
+                    continue
+                twins.append(replace(job, replica=SAME_WORKER))
+                if measure == "steady" and backend == chosen[0].backend:
+                    twins.append(replace(job, replica=OTHER_WORKER))
+        return twins
+
+    def _middle(self, entry: Implementation, mode: Mode, measure: Measure) -> Job | None:
+        jobs = (
+            Job(implementation=entry.name, case=case, mode=mode, measure=measure)
+            for case in self.cases()
+        )
+        open_jobs = [job for job in jobs if self.cap(job) is None]
+        return open_jobs[(len(open_jobs) - 1) // 2] if open_jobs else None
 
     def to_json(self) -> dict[str, Any]:
         """The sweep as data, "all" spelt out: a later registry may have more implementations."""
@@ -200,7 +280,32 @@ class Sweep:
             "backend": list(dict.fromkeys(entry.backend for entry in chosen)),
             "strategy": list(dict.fromkeys(entry.strategy.name for entry in chosen)),
         }
-        return {**asdict(self), "axes": {**asdict(self.axes), **named}}
+        axes = {name: list(values) for name, values in asdict(self.axes).items()}
+        return {**asdict(self), "axes": {**axes, **named}}
+
+    @classmethod
+    def from_json(cls, data: object) -> Sweep:
+        """The sweep that `to_json` wrote. Raises `UsageError` for anything else."""
+        try:
+            given = strict.mapping(data, "plan")
+            axes = strict.mapping(given.get("axes"), "axes")
+            caps = strict.mapping(given.get("caps", {}), "caps")
+            return cls(
+                name=strict.text(given.get("name"), "name"),
+                title=strict.text(given.get("title"), "title"),
+                axes=Axes(**{k: tuple(strict.listed(v, f"axis {k}")) for k, v in axes.items()}),
+                sampling=Sampling(**strict.mapping(given.get("sampling"), "sampling")),
+                caps={name: _cap(name, value) for name, value in caps.items()},
+            )
+        except (TypeError, ValueError, UsageError) as error:
+            raise UsageError(f"plan not readable ({error})") from error
+
+
+def _baseline(chosen: Sequence[Implementation], backend: str) -> Implementation:
+    """The chosen strategy of a backend that most others are compared with, or the first one."""
+    entries = [entry for entry in chosen if entry.backend == backend]
+    against = [entry.strategy.against for entry in entries]
+    return max(entries, key=lambda entry: against.count(entry.strategy.name))
 
 
 def preset_names() -> list[str]:
@@ -219,13 +324,12 @@ def load_preset(name_or_path: str) -> Sweep:
     else:
         path = PRESETS / f"{choose('preset', name_or_path, preset_names())}.toml"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _sweep(path, tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"preset {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        # Not TOML, not UTF-8, a number of thousands of digits, lists nested as deep.
+    except (TypeError, ValueError, RecursionError) as error:
+        # No TOML, no UTF-8, a number of thousands of digits, lists nested as deep, a key missing.
         raise UsageError(f"preset {path}: {error}") from error
-    return _sweep(path, data)
 
 
 def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
@@ -236,30 +340,31 @@ def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
     for name, values in axes.items():
         if not isinstance(values, list):
             raise UsageError(f"preset {path}: axis {name} {values!r}: must be a list")
-    try:
-        return Sweep(
-            name=path.stem,
-            title=str(data.get("title", path.stem)),
-            axes=Axes(**{k: tuple(v) for k, v in axes.items()}),
-            sampling=Sampling(**sampling),
-            caps=_caps(path, data),
-        )
-    except TypeError as error:
-        raise UsageError(f"preset {path}: {error}") from error
+    return Sweep(
+        name=path.stem,
+        title=str(data.get("title", path.stem)),
+        axes=Axes(**{k: tuple(v) for k, v in axes.items()}),
+        sampling=Sampling(**sampling),
+        caps=_caps(path, data),
+    )
 
 
 def _caps(path: Path, data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Read the table [caps]: `"torch/static" = 10`, or `{ forward = 50, train = 10 }`."""
     table = _table(path, data, "caps", IMPLEMENTATIONS) if "caps" in data else {}
-    caps: dict[str, dict[str, int]] = {}
-    for name, value in table.items():
-        by_mode = value if isinstance(value, dict) else dict.fromkeys(MODES, value)
-        for mode, longest in by_mode.items():
-            choose(f"mode of cap {name} in {path.name}", mode, MODES)
-            if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
-                raise UsageError(f"cap {name} {longest!r}: must be a whole number of 1 or more")
-        caps[name] = by_mode
-    return caps
+    return {name: _cap(name, value) for name, value in table.items()}
+
+
+def _cap(name: str, value: object) -> dict[str, int]:
+    """The longest T by mode."""
+    by_mode: dict[str, Any] = value if isinstance(value, dict) else dict.fromkeys(MODES, value)
+    for mode, longest in by_mode.items():
+        choose(f"mode of cap {name}", mode, MODES)
+        if not _is_count(longest):
+            raise UsageError(
+                f"cap {name} {longest!r}: must be a whole number of 1 or more, below 2^63"
+            )
+    return by_mode
 
 
 def _table(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
 import backends
 from backends.api import Backend, Case, Mode, Runner
+from bench import block
+from tests import scripted
 from tests.checks import Build
 
 # The same examples every time: a failure that comes and goes tells nothing about a change.
@@ -52,3 +55,18 @@ def build_with() -> Callable[[str], Build]:
         return build
 
     return of
+
+
+@pytest.fixture
+def scripted_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Register the scripted backend here and in every worker that starts; none may be left."""
+    monkeypatch.setenv(backends.EXTRA_VARIABLE, "tests.scripted")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setitem(backends.BACKENDS, "scripted", scripted.INFO)
+    for strategy in scripted.INFO.strategies:
+        entry = backends.Implementation(backend="scripted", strategy=strategy)
+        monkeypatch.setitem(backends.IMPLEMENTATIONS, entry.name, entry)
+    monkeypatch.setattr(block, "PREPARE_LIMIT_S", 5.0)
+    yield
+    left = [child for child in psutil.Process().children(recursive=True) if child.is_running()]
+    assert left == []

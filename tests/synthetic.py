@@ -117,7 +117,8 @@ def run(
 ) -> Run:
     """Every record that a whole run of the sweep leaves, each handed through `change`."""
     plan = plan or sweep()
-    rng = np.random.default_rng(seed)
+    # Twins are drawn from their own source: whether they are there changes nothing of the others.
+    rng, twins_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     sampling = plan.sampling
     counts = (sampling.blocks, sampling.cold_blocks, sampling.memory_blocks)
     records: list[Record] = []
@@ -127,7 +128,10 @@ def run(
             # than what is left between arms of one.
             drift = pace * math.exp(rng.normal(0.0, 0.10))
             jobs = plan.jobs(measure)
-            records += [change(_record(plan, job, block, drift, rng)) for job in jobs]
+            records += [
+                change(_record(plan, job, block, drift, twins_rng if job.replica else rng))
+                for job in jobs
+            ]
     return Run(
         folder=Path("results", "drawn"),
         manifest=manifest(plan, **changes),

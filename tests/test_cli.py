@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import backends
-from bench import cli, export, progress, run
+from bench import cli, cli_run, export, progress, run
 from bench.estimate import job_seconds, sweep_seconds, words
 from bench.record import Record, Run, Status, Store, read_run
 from bench.sweep import Sweep, load_preset
@@ -44,9 +44,8 @@ class Engine:
         options["progress"].advance(1.0, "torch/static T=5 train steady")
         options["progress"].end()
         drawn = synthetic.run(sweep, change=self.change, command=options["command"])
-        store = Store.create(folder, drawn.manifest)
-        for record in drawn.records:
-            store.append(record)
+        with Store.create(folder, drawn.manifest) as store:
+            store.extend(drawn.records)
         return read_run(folder)
 
 
@@ -260,7 +259,7 @@ def test_a_run_hands_the_sweep_to_the_engine_and_writes_its_tables(
 def test_a_run_without_a_folder_goes_to_the_local_results(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_publish", lambda result: None)
+    monkeypatch.setattr(cli_run, "_publish", lambda result: 0)
     assert cli.main(["run", *DRAWN]) == 0
     folder = engine.calls[0]["folder"]
     assert folder.parent == Path("results/local")

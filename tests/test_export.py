@@ -35,9 +35,8 @@ TORCH_DYNAMIC = "torch/dynamic-lstm-T10-B16-L1-H128-D128-forward"
 
 def stored(folder: Path, drawn: Run) -> Run:
     """Write a drawn run to a folder, and read it back."""
-    store = Store.create(folder, drawn.manifest)
-    for record in drawn.records:
-        store.append(record)
+    with Store.create(folder, drawn.manifest) as store:
+        store.extend(drawn.records)
     return read_run(folder)
 
 

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.measure import (
+    MAX_TURNS,
     PALINDROMES_PER_TURN,
     Arm,
     Stopwatch,
+    alone,
+    overhead,
     sample,
     turn,
     turns_needed,
@@ -53,6 +56,35 @@ def test_a_turn_discards_one_pass_and_then_goes_there_and_back() -> None:
     samples = turn([host.arm("a", 10), host.arm("b", 20)], palindromes=1, now=host.clock)
     assert host.calls == ["a", "b", "a", "b", "b", "a"]
     assert samples == {"a": [1e-8, 1e-8], "b": [2e-8, 2e-8]}
+
+
+def test_who_watches_a_turn_is_told_which_arm_runs() -> None:
+    host, shown = Host(), []
+
+    def show(number: int) -> None:
+        shown.append((number, len(host.calls)))
+
+    turn([host.arm("a", 10), host.arm("b", 20)], palindromes=1, now=host.clock, show=show)
+    assert shown == [(0, 0), (1, 1), (0, 2), (1, 3), (1, 4), (0, 5)]
+
+
+def test_alone_each_arm_is_among_its_own_kind() -> None:
+    host, shown = Host(), []
+    samples = alone(
+        [host.arm("a", 10), host.arm("b", 20, inner=2)], 2, now=host.clock, show=shown.append
+    )
+    # One sample of each stint is discarded, there and back.
+    assert host.calls == ["a"] * 3 + ["b"] * 12 + ["a"] * 3
+    assert samples == {"a": [1e-8] * 4, "b": [2e-8] * 4}
+    assert shown == [0, 1, 1, 0]
+
+
+def test_the_overhead_is_what_an_idle_arm_takes() -> None:
+    """A clock that takes 50 ns to read, and calls that take nothing."""
+    now = iter(range(0, 10_000_000, 50))
+    call_s, sample_s = overhead(lambda: next(now))
+    assert sample_s == pytest.approx(50e-9)
+    assert call_s == pytest.approx(50e-12)
 
 
 def test_a_linear_drift_cancels_within_a_palindrome() -> None:
@@ -98,13 +130,13 @@ def test_a_phase_that_raises_leaves_no_sample() -> None:
 
 
 @given(
-    st.dictionaries(st.text(min_size=1), st.floats(1e-6, 10), min_size=1, max_size=8),
+    st.lists(st.floats(1e-6, 10), min_size=1, max_size=8),
     st.floats(0.01, 5),
 )
 def test_the_number_of_turns_is_bounded_and_spends_what_it_was_given(
-    call_s: dict[str, float], seconds: float
+    call_s: list[float], seconds: float
 ) -> None:
     turns = turns_needed(call_s, seconds=seconds)
-    assert 2 <= turns <= 15
-    spent = turns * 2 * PALINDROMES_PER_TURN * sum(max(s, 1e-3) for s in call_s.values())
-    assert turns == 15 or spent >= seconds * len(call_s) * 0.999
+    assert 2 <= turns <= MAX_TURNS
+    spent = turns * 2 * PALINDROMES_PER_TURN * sum(max(s, 1e-3) for s in call_s)
+    assert turns == MAX_TURNS or spent >= seconds * len(call_s) * 0.999

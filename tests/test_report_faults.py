@@ -106,13 +106,14 @@ def test_every_planned_job_appears(plain: Report) -> None:
     for name in ("latency", "ranking", "memory", "outputs", "static-dynamic"):
         assert len(table(report, name).frame) == len(table(plain, name).frame)
     gone = shown(report, "latency", implementation="jax/static", seq_len=50)
-    assert set(gone["status"]) == {"no record"}
+    assert set(gone["status"]) == {"interrupted [1]"}
+    assert "--resume" in report.footnotes[0]
     kept = shown(report, "latency", implementation="jax/static", seq_len=10)
     assert set(kept["status"]) == {"2 of 5"}
     (summary,) = report.runs
-    assert "not finished: the run's status is interrupted" in summary.warnings
+    assert any(w.startswith("not finished (interrupted)") for w in summary.warnings)
     assert any("checksum" in warning for warning in summary.warnings)
-    assert "no record" in summary.facts["jobs"]
+    assert "interrupted" in summary.facts["jobs"]
     assert rows(report, "ranking", implementation="torch/fused", seq_len=10)["rank"].all()
 
 
@@ -234,9 +235,8 @@ def test_an_implementation_of_another_version_is_reported() -> None:
 
 def test_a_report_of_a_run_on_disk_is_the_same(tmp_path: Path) -> None:
     run = synthetic.run(synthetic.sweep(seq_len=[10], mode=["forward"], blocks=2))
-    store = Store.create(tmp_path / "run", run.manifest)
-    for record in run.records:
-        store.append(record)
+    with Store.create(tmp_path / "run", run.manifest) as store:
+        store.extend(run.records)
     read = build([read_run(tmp_path / "run")])
     assert markdown.render(read) == markdown.render(build([run]))
 

@@ -23,13 +23,14 @@ from bench.report import terminal
 from bench.report.checks import memory, outputs
 from bench.report.evidence import Group, groups_of, reading_order
 from bench.report.format import plain
+from bench.report.instrument import identical
 from bench.report.latency import latency
 from bench.report.model import Layout, Report, RunSummary, Table
 from bench.report.pairs import static_dynamic
 from bench.report.ranking import ranking
 from bench.report.summary import same_everywhere, summary
 
-_TABLES = (static_dynamic, ranking, latency, memory, outputs)
+_TABLES = (static_dynamic, ranking, latency, memory, outputs, identical)
 
 #: File -> the module whose `render(report) -> str` writes it.
 _DOCUMENTS = {"report.md": "markdown", "report.html": "html", "report.tex": "latex"}
@@ -101,8 +102,9 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _title(runs: Sequence[Run]) -> str:
-    sweeps = [run.manifest.get("sweep") or {} for run in runs]
-    return " | ".join(dict.fromkeys(plain(str(s.get("title", "Benchmark"))) for s in sweeps))
+    sweeps = [run.manifest.get("sweep") for run in runs]
+    titles = [s.get("title", "Benchmark") if isinstance(s, dict) else "Benchmark" for s in sweeps]
+    return " | ".join(dict.fromkeys(plain(str(title)) for title in titles))
 
 
 __all__ = ["Report", "RunSummary", "Table", "build", "print_report", "write"]

@@ -11,19 +11,14 @@ from typing import Any
 from backends import IMPLEMENTATIONS
 from backends.api import Case, Kind, Mode
 from bench import stats
+from bench.belief import doubt
 from bench.errors import UsageError
+from bench.floors import Floors, steady_blocks
 from bench.record import MEASURES, Job, Measure, Record, Run, Status
-from bench.sweep import Axes, Sampling, Sweep
-
-#: The phases of a cold job that end with the first result.
-TO_FIRST = ("build", "load", "first")
-
-#: Samples that a record of each measure must have, if its status is to be believed.
-_PHASES: Mapping[Measure, tuple[str, ...]] = {"steady": ("steady",), "cold": TO_FIRST, "memory": ()}
+from bench.sweep import Sweep
 
 #: Outcomes that only reading can find.
 BAD_SAMPLES = "bad samples"
-NO_RECORD = "no record"
 
 #: What a job is called whose blocks did not all end the same way.
 _WORST_FIRST: tuple[str, ...] = (
@@ -38,7 +33,6 @@ _WORST_FIRST: tuple[str, ...] = (
     Status.UNSUPPORTED,
     Status.CAPPED,
     Status.OK,
-    NO_RECORD,
 )
 
 #: One of these in any block, measured in any way: it does not compute the case, so that none of its
@@ -72,25 +66,20 @@ class Evidence:
     """What one job left over the blocks of a run.
 
     `void` is the record that shows the implementation to be wrong in this case and mode; then
-    nothing here counts as measured.
+    nothing here counts as measured. `absent` says why there may be no record.
     """
 
     job: Job
     records: Sequence[Record]
     planned: int
     void: Record | None = None
+    absent: str = ""
 
     @cached_property
     def _faults(self) -> Mapping[int, str]:
         """What is wrong with the samples of records that call themselves ok, by block."""
-        faults = {}
-        for record in self.records:
-            if record.status == Status.OK:
-                try:
-                    _check(record)
-                except ValueError as error:
-                    faults[record.block] = str(error)
-        return faults
+        ok = (record for record in self.records if record.status == Status.OK)
+        return {record.block: reason for record in ok if (reason := doubt(record)) is not None}
 
     @cached_property
     def _good(self) -> Mapping[int, Record]:
@@ -113,13 +102,18 @@ class Evidence:
             if r.block in self._faults
             else (str(r.status), r.reason)
             for r in self.records
-        ] or [(NO_RECORD, "")]
+        ] or [(Status.INTERRUPTED, self.absent)]
         status, reason = min(ends, key=lambda end: _WORST_FIRST.index(end[0]))
         return Outcome(status=status, reason=reason, ok=len(self._good), planned=self.planned)
 
     def blocks(self, phase: str) -> dict[int, Sequence[float]]:
         """Samples [s] of a phase by block, of the blocks that were ok."""
         return {b: r.samples[phase] for b, r in self._good.items() if phase in r.samples}
+
+    @property
+    def paired(self) -> stats.Blocks:
+        """Steady samples [s] by what pairs them with those of another job."""
+        return steady_blocks(self._good.values())
 
     def single(self, *phases: str) -> dict[int, float]:
         """Seconds by block that phases with one sample took together."""
@@ -144,23 +138,22 @@ class Evidence:
         return stats.steady_estimate(blocks) if blocks else None
 
 
-def _check(record: Record) -> None:
-    """Raise `ValueError` for a record that is called ok and holds what no clock reads."""
-    for phase in _PHASES[record.job.measure]:
-        if phase not in record.samples:
-            raise ValueError(f"block {record.block}: has no sample of {phase}")
-    for phase, samples in record.samples.items():
-        stats.checked(samples, f"block {record.block}, {phase}")
+NO_FLOORS = Floors()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """All jobs of one case and mode of one run: what is compared with each other."""
+    """All jobs of one case and mode of one run: what is compared with each other.
+
+    A/A twins are not among the jobs: they make `floors`. `confidence` is the level of intervals.
+    """
 
     run: str
     case: Case
     mode: Mode
     jobs: Mapping[tuple[str, Measure], Evidence]
+    floors: Floors = NO_FLOORS
+    confidence: float = stats.CONFIDENCE
 
     def get(self, implementation: str, measure: Measure) -> Evidence:
         """What is known of a job; nothing where no such job was planned or recorded."""
@@ -204,26 +197,52 @@ def kind_of(implementation: str) -> Kind | None:
 def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
     """The groups of a run in reading order, and what is wrong with its plan, if anything."""
     sweep, faults = _sweep(run.manifest)
-    planned = {} if sweep is None else sweep.sampling.counts()
-    for measure in MEASURES:
-        seen = {r.block for r in run.records if r.job.measure == measure}
-        planned[measure] = max(planned.get(measure, 0), len(seen))
+    counts = {} if sweep is None else sweep.sampling.counts()
+    seen: dict[tuple[Case, Mode, Measure], set[int]] = defaultdict(set)
+    for record in run.records:
+        seen[record.job.case, record.job.mode, record.job.measure].add(record.block)
     records: dict[Job, list[Record]] = defaultdict(list)
     for job in _planned_jobs(sweep):
         records[job] = []
     for record in run.records:
         records[record.job].append(record)
     void = _void(run.records)
+    absent = absent_reason(run.manifest)
     tables: dict[tuple[Case, Mode], dict[tuple[str, Measure], Evidence]] = defaultdict(dict)
     for job, found in records.items():
+        if job.replica:
+            continue
+        # A sweep that was asked for a precision adds blocks to what needs them.
+        extended = len(seen[job.case, job.mode, job.measure])
         tables[job.case, job.mode][job.implementation, job.measure] = Evidence(
             job=job,
             records=sorted(found, key=lambda record: record.block),
-            planned=planned[job.measure],
+            planned=max(counts.get(job.measure, 0), extended),
             void=void.get((job.implementation, job.case, job.mode)),
+            absent=absent,
         )
-    groups = [Group(run=label, case=c, mode=m, jobs=jobs) for (c, m), jobs in tables.items()]
+    looked = sweep is not None and sweep.sampling.precision is not None
+    confidence = stats.look_confidence() if looked else stats.CONFIDENCE
+    floors = Floors.of(run.records)
+    groups = [
+        Group(run=label, case=c, mode=m, jobs=jobs, floors=floors, confidence=confidence)
+        for (c, m), jobs in tables.items()
+    ]
     return sorted(groups, key=reading_order), faults
+
+
+#: Why a planned job of a run with this status may have left no record.
+_ABSENT: Mapping[str, str] = {
+    "interrupted": "the run was interrupted before it; --resume measures it",
+    "out of budget": "the run's budget was spent before it; --resume measures it",
+    "failed": "the run failed before it; --resume measures it",
+    "running": "the run has not come to it, or was killed before it; --resume measures it",
+}
+
+
+def absent_reason(manifest: Mapping[str, Any]) -> str:
+    """Why jobs of a run may have no record, by how the run ended."""
+    return _ABSENT.get(str(manifest.get("status")), "it left no record")
 
 
 def _planned_jobs(sweep: Sweep | None) -> Iterable[Job]:
@@ -243,13 +262,9 @@ def _void(records: Iterable[Record]) -> dict[tuple[str, Case, Mode], Record]:
 def _sweep(manifest: Mapping[str, Any]) -> tuple[Sweep | None, list[str]]:
     """The sweep as it was planned, or None and why it cannot be told."""
     try:
-        data = dict(manifest["sweep"])
-        axes = {name: tuple(values) for name, values in data["axes"].items()}
-        sampling = Sampling(**data["sampling"])
-        return Sweep(**{**data, "axes": Axes(**axes), "sampling": sampling}), []
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        return None, [f"plan not readable ({reason}): jobs that left no record are not listed"]
+        return Sweep.from_json(manifest.get("sweep")), []
+    except UsageError as error:
+        return None, [f"{error}: jobs that left no record are not listed"]
 
 
 def reading_order(group: Group) -> tuple[Any, ...]:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from backends.products import flops
 from bench import stats
+from bench.record import TO_FIRST
 from bench.report import format as fmt
-from bench.report.evidence import TO_FIRST, Evidence, Group, kind_of
+from bench.report.evidence import Evidence, Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.rows import (
     ends,
@@ -94,7 +95,7 @@ def _row(group: Group, name: str, limit: str | None) -> dict[str, object]:
     share = None
     if limit is not None:
         share = stats.steady_ratio(
-            group.get(limit, "steady").blocks("steady"), steady.blocks("steady")
+            group.get(limit, "steady").paired, steady.paired, group.confidence
         )
     row |= {"limit": limit, **ratio_columns("limit_share", share)}
     row |= spread("time_to_first_s", over_blocks(cold.single(*TO_FIRST)))

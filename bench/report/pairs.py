@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
-from backends import IMPLEMENTATIONS
-from backends.api import Strategy
 from bench import stats
-from bench.record import MEASURES, Status
+from bench.pairs import Pair, declared
+from bench.record import MEASURES, TO_FIRST, Status
 from bench.report import format as fmt
-from bench.report.evidence import TO_FIRST, Group
+from bench.report.evidence import Group
 from bench.report.model import Footnotes, Layout, Table
 from bench.report.rows import ends, identity, intervals, over_blocks, ratio_columns
 
@@ -22,45 +20,15 @@ SMALL_BYTES = 8e6
 
 _CAPTION = """\
 a / b is what the first strategy takes over what the second takes: above 1 the first (mostly the \
-static one) is slower or larger. Ratios are paired within blocks and have the 95 % t-interval over \
-blocks; one block has none. Steady: a call after warm-up. First result: build, load and first call \
-in a fresh process. Peak: host memory above the imported framework (small: a side is below 8 MB, \
-where a constant error of 0.2-0.3 MB rules). Verdict: the first one's steady time; "cannot tell" \
-unless the interval excludes 1 and the effect is above 1 %. Break-even: calls after which the one \
-with the sooner first result has lost its lead, to two digits; "never (a)", "never (b)": that one \
-leads in both. Static strategies come first, then other variants. Intervals are not widened for \
-the number of rows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A strategy and the dynamic one of the same backend that it is compared with."""
-
-    backend: str
-    strategy: Strategy
-    against: str
-
-    @property
-    def a(self) -> str:
-        return f"{self.backend}/{self.strategy.name}"
-
-    @property
-    def b(self) -> str:
-        return f"{self.backend}/{self.against}"
-
-    @property
-    def label(self) -> str:
-        return f"{self.backend} {self.strategy.name} / {self.against}"
-
-
-def declared() -> list[Pair]:
-    """Every declared pair, in registry order: the static ones of all backends, then the others."""
-    pairs = [
-        Pair(backend=entry.backend, strategy=entry.strategy, against=entry.strategy.against)
-        for entry in IMPLEMENTATIONS.values()
-        if entry.strategy.against is not None
-    ]
-    return sorted(pairs, key=lambda pair: pair.strategy.kind != "static")
+static one) is slower or larger. Ratios are paired within blocks and have the 95 % t-interval \
+over blocks; one block has none. Steady: a call after warm-up. First result: build, load and \
+first call in a fresh process. Peak: host memory above the imported framework (small: a side is \
+below 8 MB, where a constant error of 0.2-0.3 MB rules). Verdict: the first one's steady time; \
+"cannot tell" unless the interval excludes 1 and the effect is above the A/A floor, 1 % or more; \
+with a drift where the second half of the blocks had another ratio than the first, by more than 2 \
+%. Break-even: calls after which the one with the sooner first result has lost its lead, to two \
+digits; "never (a)", "never (b)": that one leads in both. Static strategies come first, then \
+other variants. Intervals are not widened for the number of rows."""
 
 
 def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
@@ -81,7 +49,7 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     display["a / b"] = labels
     small = frame["peak_is_small"] & frame["peak_ratio"].notna()
     display["steady"] = intervals(frame, "steady_ratio")
-    display["verdict"] = frame["verdict"].fillna(fmt.NONE)
+    display["verdict"] = _verdicts(frame)
     display["first result"] = intervals(frame, "time_to_first_ratio")
     display["break-even (calls)"] = _break_evens(frame)
     display["peak"] = intervals(frame, "peak_ratio") + small.map({True: " small", False: ""})
@@ -100,15 +68,30 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     )
 
 
+def _verdicts(frame: pd.DataFrame) -> list[str]:
+    """The verdicts; one whose ratio moved within its blocks says so."""
+    return [
+        f"{verdict} (drift {move - 1:+.0%})" if drifts else verdict
+        for verdict, move, drifts in zip(
+            frame["verdict"].fillna(fmt.NONE), frame["drift"], frame["drifts"], strict=True
+        )
+    ]
+
+
 def _row(group: Group, pair: Pair) -> dict[str, object]:
     ratios = _ratios(group, pair)
+    floor, drift = group.floors.within(pair.backend, group.mode, "steady"), _drift(group, pair)
     peaks = [group.get(name, "memory").values("peak_bytes") for name in (pair.a, pair.b)]
     return {
         **identity(group, pair.a),
         "against": pair.b,
         **ends({f"a_{k}": v for k, v in group.outcomes(pair.a, *MEASURES).items()}),
         **ends({f"b_{k}": v for k, v in group.outcomes(pair.b, *MEASURES).items()}),
-        "verdict": stats.judge(ratios["steady"]) if ratios["steady"] else None,
+        "verdict": stats.judge(ratios["steady"], floor) if ratios["steady"] else None,
+        "floor": floor.value,
+        "floor_measured": floor.measured,
+        **ratio_columns("drift", drift),
+        "drifts": stats.judge(drift, stats.DRIFT) != "cannot tell",
         "peak_is_small": any(min(peak.values(), default=math.inf) < SMALL_BYTES for peak in peaks),
         **_break_even(group, pair, ratios),
         **{
@@ -119,19 +102,28 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
     }
 
 
+def _drift(group: Group, pair: Pair) -> stats.Ratio | None:
+    """How the steady ratio moved within its blocks: the second half over the first."""
+    a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
+    moves = [stats.paired_drift(a[block], b[block]) for block in sorted(a.keys() & b.keys())]
+    known = [math.log1p(move) for move in moves if not math.isnan(move)]
+    return stats.ratio_of(known) if known else None
+
+
 def _ratios(group: Group, pair: Pair) -> dict[str, stats.Ratio | None]:
     """Every ratio a / b; None where no block has both."""
-    steady = (group.get(name, "steady").blocks("steady") for name in (pair.a, pair.b))
-    peaks = [group.get(name, "memory").values("peak_bytes") for name in (pair.a, pair.b)]
-    cold = [group.get(name, "cold") for name in (pair.a, pair.b)]
+    level = group.confidence
+    a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
+    peak_a, peak_b = (group.get(name, "memory").values("peak_bytes") for name in (pair.a, pair.b))
+    cold_a, cold_b = (group.get(name, "cold") for name in (pair.a, pair.b))
     phases = {"time_to_first": TO_FIRST, "build": ("build",), "first": ("first",)}
     # What takes less than the method's error can read as nothing or less: no ratio of that.
-    measurable = all(value > 0 for peak in peaks for value in peak.values())
+    measurable = all(value > 0 for peak in (peak_a, peak_b) for value in peak.values())
     return {
-        "steady": stats.steady_ratio(*steady),
-        "peak": stats.single_ratio(*peaks) if measurable else None,
+        "steady": stats.steady_ratio(a, b, level),
+        "peak": stats.single_ratio(peak_a, peak_b, level) if measurable else None,
         **{
-            name: stats.single_ratio(*(job.single(*parts) for job in cold))
+            name: stats.single_ratio(cold_a.single(*parts), cold_b.single(*parts), level)
             for name, parts in phases.items()
         },
     }
@@ -145,7 +137,12 @@ def _break_even(
     found = None
     if start is not None and steady is not None:
         found = stats.break_even(
-            ratios["time_to_first"], ratios["steady"], start_b=start, steady_b=steady
+            ratios["time_to_first"],
+            ratios["steady"],
+            start_b=start,
+            steady_b=steady,
+            start_floor=group.floors.within(pair.backend, group.mode, "cold"),
+            steady_floor=group.floors.within(pair.backend, group.mode, "steady"),
         )
     if found is None:
         nan = dict.fromkeys(("calls", "calls_low", "calls_high"), math.nan)

@@ -15,9 +15,10 @@ from bench.report.rows import ends, identity, intervals, ratio_columns, spread
 _CAPTION = """\
 Ratio: steady time over that of the fastest of the case, paired within blocks, with the 95 % \
 t-interval over blocks (one block has none). "cannot tell": the interval includes 1 or the effect \
-is below 1 %, so that the order of the two is open. Only implementations that were ok are ranked; \
-those whose outputs were wrong have no times. Each interval is for its own row: they are not \
-widened for the number of rows, nor for the fastest having been picked after the fact."""
+is below the A/A floor (that of two workers, where the two are of different frameworks), so that \
+the order of the two is open. Only implementations that were ok are ranked; those whose outputs \
+were wrong have no times. Each interval is for its own row: they are not widened for the number \
+of rows, nor for the fastest having been picked after the fact."""
 
 #: Kinds that are there to be held against, not to compete.
 _UNRANKED = ("limit", "oracle")
@@ -71,16 +72,25 @@ def _rows(group: Group) -> list[dict[str, object]]:
             "rank": order.index(name) + 1 if name in ratios else None,
             **spread("steady_s", group.get(name, "steady").steady),
             **ratio_columns("ratio", ratios.get(name)),
-            "verdict": _verdict(name, order, ratios),
+            "verdict": _verdict(group, name, order, ratios),
         }
         for name in order + rest
     ]
 
 
-def _verdict(name: str, order: Sequence[str], ratios: dict[str, stats.Ratio]) -> str | None:
+def _verdict(
+    group: Group, name: str, order: Sequence[str], ratios: dict[str, stats.Ratio]
+) -> str | None:
     if name not in ratios:
         return None
-    return "fastest" if name == order[0] else stats.judge(ratios[name])
+    best = order[0]
+    if name == best:
+        return "fastest"
+    backend = name.split("/", maxsplit=1)[0]
+    same = backend == best.split("/")[0]
+    floors = group.floors
+    floor = floors.within(backend, group.mode, "steady") if same else floors.across(group.mode)
+    return stats.judge(ratios[name], floor)
 
 
 def _against_fastest(group: Group, ranked: Sequence[str]) -> dict[str, stats.Ratio]:
@@ -90,13 +100,16 @@ def _against_fastest(group: Group, ranked: Sequence[str]) -> dict[str, stats.Rat
     have, that one takes its place. Paired ratios need not be transitive within noise, so that a
     place is taken at most once for each implementation.
     """
-    blocks = {name: group.get(name, "steady").blocks("steady") for name in ranked}
+    blocks = {name: group.get(name, "steady").paired for name in ranked}
     ratios: dict[str, stats.Ratio] = {}
     best = ranked[0] if ranked else None
     tried: set[str] = set()
     while best is not None and best not in tried:
         tried.add(best)
-        found = {name: stats.steady_ratio(blocks[name], blocks[best]) for name in ranked}
+        found = {
+            name: stats.steady_ratio(blocks[name], blocks[best], group.confidence)
+            for name in ranked
+        }
         ratios = {name: ratio for name, ratio in found.items() if ratio is not None}
         best = min(ratios, key=lambda name: ratios[name].ratio)
     return ratios

@@ -9,7 +9,8 @@ from typing import Any
 
 from backends.api import Case
 from bench.record import Run
-from bench.report.evidence import Group
+from bench.report import instrument
+from bench.report.evidence import Group, absent_reason
 from bench.report.format import digits, plain
 from bench.report.model import LETTERS, Layout, RunSummary
 
@@ -33,11 +34,15 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
         "load": f"{_text(manifest.get('load_before'))} before, "
         f"{_text(manifest.get('load_after'))} after (1-minute average)",
         "jobs": _statuses(groups),
+        **instrument.facts(run, groups),
     }
     return RunSummary(
         label=label,
         facts={name: plain(text) for name, text in facts.items() if text},
-        warnings=[plain(text) for text in (*_warnings(run), *faults, *run.faults)],
+        warnings=[
+            plain(text)
+            for text in (*instrument.warnings(groups), *_warnings(run), *faults, *run.faults)
+        ],
     )
 
 
@@ -66,7 +71,9 @@ def _line(manifest: Mapping[str, Any], *keys: str) -> str:
     return ", ".join(_text(manifest.get(key)) for key in keys)
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def _pairs(values: object) -> str:
+    if not isinstance(values, Mapping):
+        return "" if values is None else _text(values)
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
@@ -75,7 +82,7 @@ def _host(host: Mapping[str, Any]) -> str:
     parts = [
         _text(host.get("hostname")),
         f"{_text(host.get('cpu'))}, {_text(host.get('cores'))} cores",
-        f"{memory / 1e9:.0f} GB" if isinstance(memory, int | float) else "",
+        f"{memory / 1e9:.0f} GB" if isinstance(memory, int | float) and 0 <= memory < 1e18 else "",
         str(host.get("system", "")),
         f"Python {_text(host.get('python'))}",
         "a virtual machine" if host.get("virtual") else "",
@@ -87,11 +94,11 @@ def _backends(backends: Mapping[str, Any]) -> str:
     """What each says of itself, or why it could not."""
     said = []
     for name, info in backends.items():
-        if "error" in info:
-            said.append(f"{name}: {info['error']}")
+        if not isinstance(info, Mapping) or "error" in info:
+            said.append(f"{name}: {info['error'] if isinstance(info, Mapping) else info}")
             continue
-        threads = _pairs(info.get("threads", {}))
-        devices = _pairs(info.get("devices", {}))
+        threads = _pairs(info.get("threads"))
+        devices = _pairs(info.get("devices"))
         said.append(f"{name}: threads {threads or _UNKNOWN}; devices {devices or _UNKNOWN}")
     return " | ".join(said)
 
@@ -118,6 +125,7 @@ def _warnings(run: Run) -> list[str]:
     blocks = _count(run, "steady")
     if blocks < SETTLED_BLOCKS:
         found.append(f"preliminary: fewer than {SETTLED_BLOCKS} blocks ({blocks})")
-    if run.manifest.get("finished") is None or run.manifest.get("status") != "finished":
-        found.append(f"not finished: the run's status is {_text(run.manifest.get('status'))}")
+    status = run.manifest.get("status")
+    if run.manifest.get("finished") is None or status != "finished":
+        found.append(f"not finished ({_text(status)}): {absent_reason(run.manifest)}")
     return found

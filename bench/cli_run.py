@@ -1,0 +1,209 @@
+"""The command `run`: measure a sweep, or complete a run that was cut off."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from bench.errors import StoreError, UsageError
+from bench.options import (
+    FAILED,
+    FOLDER,
+    INTERRUPTED,
+    OK,
+    axis_options,
+    count,
+    duration,
+    percentage,
+)
+
+if TYPE_CHECKING:
+    from bench.record import Run
+
+LOCAL_RESULTS = Path("results/local")
+
+_EPILOG = """\b
+Examples:
+  python -m bench run --dry-run
+  python -m bench run --backend torch,jax --strategy static,dynamic --seq-len 10,50
+  python -m bench run --preset smoke --cell gru --mode train --blocks 3
+  python -m bench run --preset long --precision 2% --budget 1h
+  python -m bench run --preset mine.toml --out results/local/mine
+  python -m bench run --resume results/local/mine
+
+Values of an axis are separated by commas. Every combination is measured, and axes that are not
+named stay as in the preset. The run's folder holds every sample (records.jsonl), the host and its
+versions (manifest.json), the tables, and benchmark.json for pytest-benchmark.
+
+Ctrl-C once ends the run after the block that is being measured, and prints its tables; twice ends
+it at once. What was measured is kept either way, and --resume measures the rest.
+"""
+
+
+@click.command("run", epilog=_EPILOG, short_help="Measure a sweep and print its tables.")
+@click.option(
+    "--preset",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help="Where axes and sampling come from; see `list --presets`.",
+)
+@axis_options
+@click.option(
+    "--threads",
+    callback=count,
+    default="1",
+    show_default=True,
+    metavar="N",
+    help="Threads of every framework, each on a CPU of its own.",
+)
+@click.option("--blocks", callback=count, metavar="N", help="Independent repetitions.")
+@click.option(
+    "--precision",
+    callback=percentage,
+    metavar="N%",
+    help="Add blocks, up to three looks, until intervals are this narrow or verdicts clear.",
+)
+@click.option(
+    "--budget", callback=duration, metavar="TIME", help="Measure no longer than this: 90s, 10m, 2h."
+)
+@click.option(
+    "--start",
+    type=click.Choice(["fork", "spawn"]),
+    default="fork",
+    show_default=True,
+    help="Workers are forked from a process that has imported the framework, or start afresh.",
+)
+@click.option(
+    "--no-caps", is_flag=True, help="Measure also what the preset leaves out as too slow."
+)
+@click.option(
+    "--out", type=FOLDER, metavar="FOLDER", help="New folder. [default: results/local/TIME-PRESET]"
+)
+@click.option(
+    "--resume", "unfinished", type=FOLDER, metavar="FOLDER", help="Complete the run in this folder."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be measured, and stop.")
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    *,
+    preset: str,
+    threads: int,
+    blocks: int | None,
+    precision: float | None,
+    budget: float | None,
+    start: Literal["fork", "spawn"],
+    no_caps: bool,
+    out: Path | None,
+    unfinished: Path | None,
+    dry_run: bool,
+    **named: tuple[Any, ...] | None,
+) -> int:
+    """Measure a sweep: time a call, time to the first result, peak memory, outputs.
+
+    What is compared lives in one worker per framework and takes turns, so that every ratio is
+    paired; each implementation is checked against a float64 oracle before it is timed.
+    """
+    from rich.console import Console
+
+    from bench import run as engine
+    from bench.plan import print_plan
+    from bench.progress import for_console
+    from bench.record import check_new
+    from bench.selection import absent_backends, check_installed, select
+
+    progress = for_console(Console(stderr=True))
+    if unfinished is not None:
+        _check_alone(context, "unfinished")
+        with _said_where(unfinished):
+            return _publish(engine.resume(unfinished, progress=progress))
+    axes = {name: values for name, values in named.items() if values is not None}
+    if out is not None:
+        check_new(out)
+    sampling = {"blocks": blocks, "precision": precision, "budget_s": budget}
+    sweep = select(preset, axes, sampling=sampling, capped=not no_caps)
+    engine.chosen_cpus(threads)
+    check_installed(sweep, axes.get("backend", ()))
+    engine.check_devices(sweep)
+    if dry_run:
+        print_plan(sweep, absent_backends(sweep), Console())
+        return OK
+    folder = out or LOCAL_RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{sweep.name}"
+    with _said_where(folder):
+        result = engine.execute(
+            sweep,
+            folder,
+            threads=threads,
+            start=start,
+            command=shlex.join(["python", "-m", "bench", *_repeatable(context.find_root().obj)]),
+            progress=progress,
+        )
+    return _publish(result)
+
+
+def _check_alone(context: click.Context, name: str) -> None:
+    """Raise `UsageError` where an option is given beside one that leaves it nothing to say."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name != name and source == click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"{parameter.opts[0]}: a run is resumed as it was planned; "
+                "--resume takes no other option"
+            )
+
+
+@contextmanager
+def _said_where(folder: Path) -> Iterator[None]:
+    """Say where the records are when a run is ended from outside or by its disk."""
+    try:
+        yield
+    except (KeyboardInterrupt, StoreError):
+        click.echo(f"\nbench: what was measured is in {folder}", err=True)
+        raise
+
+
+def _repeatable(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--out FOLDER`: whoever runs them again has another folder."""
+    kept: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.partition("=")[0] != "--out" and before != "--out":
+            kept.append(argument)
+    return kept
+
+
+def _publish(result: Run) -> int:
+    """Print the tables of a run and write them into its folder; returns the exit status."""
+    from rich.console import Console
+
+    from bench import report as reports
+    from bench.export import export as write_benchmark
+    from bench.run import failed
+
+    if not result.records:
+        click.echo(f"bench: {result.folder}: stopped before anything was measured", err=True)
+        return INTERRUPTED
+    report = reports.build([result])
+    reports.print_report(report, Console())
+    try:
+        written = reports.write(report, result.folder)
+        written.append(write_benchmark(result, result.folder / "benchmark.json"))
+    except UsageError as error:
+        # What was measured is safe: a missing extra is no reason to call the run wrong.
+        click.echo(f"bench: not everything was written: {error}", err=True)
+    else:
+        click.echo(f"\n{result.folder}: records.jsonl, {', '.join(p.name for p in written)}")
+    if result.manifest["status"] == "interrupted":
+        click.echo(f"bench: interrupted; --resume {result.folder} measures the rest", err=True)
+        return INTERRUPTED
+    jobs = len({record.job for record in failed(result)})
+    if jobs:
+        click.echo(f"bench: {jobs} jobs failed; the tables say why", err=True)
+    return FAILED if jobs else OK

@@ -1,0 +1,309 @@
+"""The blocks of a run in their order: looks, generations of servers, who is left out, when to stop.
+
+A **look** is a number of blocks of each case after which it is asked what is known well enough.
+Without a wanted precision there is one; with one there are at most three, and the later ones hold
+only what is not settled.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from backends import missing
+from backends.api import Case
+from bench import machine
+from bench.block import Block, alone, backend_of
+from bench.estimate import job_seconds
+from bench.launch import Start, Team, WorkerDied, WorkerHung
+from bench.looks import unsettled
+from bench.noise import Gate
+from bench.record import MEASURES, Job, Record, Status, Store
+from bench.sweep import Setting, Sweep
+
+#: A probe imports a framework and asks it for its devices.
+DESCRIBE_LIMIT_S = 180.0
+
+#: The oracle is slow and obvious, not fast.
+ORACLE_LIMIT_S = 1800.0
+
+
+class Progress(Protocol):
+    """Somebody who watches. Seconds are estimates: shares of the whole, not promises."""
+
+    def begin(self, total_s: float) -> None:
+        """The run starts and is estimated at so many seconds."""
+
+    def extend(self, seconds: float) -> None:
+        """So many more have become necessary."""
+
+    def advance(self, seconds: float, label: str) -> None:
+        """So many of them are done; `label` says what was."""
+
+    def end(self) -> None:
+        """The run is over, however it ended."""
+
+
+class _Halted(Exception):
+    """The run ends before its plan does; the message is the manifest's status."""
+
+
+class Engine:
+    """The state of a run while it goes."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        store: Store,
+        manifest: dict[str, Any],
+        *,
+        threads: int,
+        cpus: Sequence[int],
+        start: Start,
+        gate: Gate,
+        stopping: Callable[[], bool],
+        earlier: Sequence[Record] = (),
+    ) -> None:
+        """`earlier` are the records of a run that is resumed; `stopping` says to start no more."""
+        self._sweep = sweep
+        self._store = store
+        self._manifest = manifest
+        self._threads, self._cpus, self._start = threads, cpus, start
+        self._gate = gate
+        self._stopping = stopping
+        self._records = list(earlier)
+        self._done = {(record.job, record.block) for record in earlier}
+        self._order = random.Random(manifest["seed"])
+        self._expected: dict[Case, Path] = {}
+        self._jobs: dict[Setting, list[Job]] = defaultdict(list)
+        for job in (job for measure in MEASURES for job in sweep.jobs(measure)):
+            self._jobs[job.case, job.mode].append(job)
+        self._absent = {
+            name: reason for name in self._backends() if (reason := missing(name)) is not None
+        }
+
+    def run(self, progress: Progress) -> str:
+        """Measure every block that has no record yet; returns the manifest's status."""
+        self._progress = progress
+        self._began_s, self._spent_s = time.monotonic(), 0.0
+        sampling = self._sweep.sampling
+        n, end = sampling.blocks, max(sampling.counts().values())
+        looks = [range(end)]
+        if sampling.precision is not None:
+            looks += [range(end, end + n), range(end + n, end + 3 * n)]
+        settings: Sequence[Setting] = list(self._jobs)
+        progress.begin(self._seconds(settings, looks[0]))
+        try:
+            with self._scratch() as scratch:
+                for number, blocks in enumerate(looks):
+                    if number and sampling.precision is not None:
+                        settings = unsettled(self._records, sampling.precision)
+                        progress.extend(self._seconds(settings, blocks))
+                    for few in _parts(blocks, sampling.blocks_per_server):
+                        self._generation(settings, few, scratch)
+        except _Halted as halted:
+            return str(halted)
+        return "finished"
+
+    def _backends(self) -> list[str]:
+        entries = self._sweep.implementations() + self._sweep.limits()
+        return sorted({entry.backend for entry in entries})
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder within the run's, so that what a killed run leaves is found and removed."""
+        folder = self._store.folder / "scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        self._expected.clear()
+        try:
+            yield folder.resolve()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _generation(
+        self, settings: Sequence[Setting], blocks: Sequence[int], scratch: Path
+    ) -> None:
+        """Some blocks of each setting, their workers forked from the same servers."""
+        if not any(self._open(setting, block) for setting in settings for block in blocks):
+            return
+        present = [name for name in self._backends() if name not in self._absent]
+        with Team(
+            present,
+            threads=self._threads,
+            cpus=self._cpus,
+            start=self._start,
+            log=self._store.folder / "workers.log",
+            scratch=scratch,
+        ) as team:
+            if not self._manifest["backends"]:
+                self._manifest["backends"] = {name: describe(team, name) for name in present}
+                self._store.write_manifest(self._manifest)
+            self._manifest["notes"].update(team.notes)
+            for block in blocks:
+                shuffled = list(settings)
+                self._order.shuffle(shuffled)
+                for setting in shuffled:
+                    self._block(team, block, setting)
+
+    def _open(self, setting: Setting, block: int) -> list[Job]:
+        """The jobs of a setting that this block holds and that have no record of it."""
+        counts = self._sweep.sampling.counts()
+        later = block >= max(counts.values())
+        return [
+            job
+            for job in self._jobs[setting]
+            if (job, block) not in self._done
+            and (block < counts[job.measure] or (later and job.measure == "steady"))
+        ]
+
+    def _seconds(self, settings: Sequence[Setting], blocks: Sequence[int]) -> float:
+        """Estimated seconds of all that is open."""
+        return sum(
+            job_seconds(job, self._sweep.sampling)
+            for setting in settings
+            for block in blocks
+            for job in self._open(setting, block)
+            if backend_of(job) not in self._absent and self._sweep.cap(job) is None
+        )
+
+    def _block(self, team: Team, block: int, setting: Setting) -> None:
+        """The steady block of a setting, then its cold and memory jobs in random order."""
+        jobs = self._open(setting, block)
+        if not jobs:
+            return
+        self._go_on(0.0)
+        expected = self._oracle(team, setting[0])
+        steady = self._settle([job for job in jobs if job.measure == "steady"], block)
+        if steady:
+            self._go_on(sum(self._estimate(job) for job in steady))
+            self._gate.wait()
+            self._gate.begin()
+            work = Block(
+                team,
+                steady,
+                expected,
+                self._sweep.sampling,
+                self._order,
+                self._half_done,
+                alone=block == 0,
+            )
+            records = work.run(block)
+            self._keep(records, self._gate.end())
+            for record in records:
+                self._half_done(record.job)
+        others = self._settle([job for job in jobs if job.measure != "steady"], block)
+        self._order.shuffle(others)
+        for job in others:
+            self._go_on(self._estimate(job))
+            self._gate.begin()
+            record = alone(team, job, block, expected)
+            self._keep([record], self._gate.end())
+            self._advance(job, 1.0)
+
+    def _settle(self, jobs: Sequence[Job], block: int) -> list[Job]:
+        """Write the records of jobs whose end is known without running; return the others.
+
+        What was wrong, unsupported or crashed in the steady block of the same case is not measured
+        in another way either.
+        """
+        failed = {
+            (record.job.implementation, record.job.case, record.job.mode): record
+            for record in self._records
+            if record.block == block
+            and record.job.measure == "steady"
+            and record.job.replica == 0
+            and record.status != Status.OK
+        }
+        waiting: list[Job] = []
+        known: list[Record] = []
+        for job in jobs:
+            reason, cap = self._absent.get(backend_of(job)), self._sweep.cap(job)
+            before = failed.get((job.implementation, job.case, job.mode))
+            if reason is not None:
+                known.append(_unmeasured(job, block, Status.UNAVAILABLE, reason))
+            elif cap is not None:
+                known.append(_unmeasured(job, block, Status.CAPPED, cap))
+            elif before is not None and job.measure != "steady":
+                known.append(_unmeasured(job, block, before.status, before.reason))
+            else:
+                waiting.append(job)
+        self._keep(known)
+        return waiting
+
+    def _keep(self, records: Sequence[Record], noise: Mapping[str, Any] | None = None) -> None:
+        """Write records of one moment together: what is paired is there whole or not at all."""
+        if not records:
+            return
+        state: dict[str, Any] = {"at": machine.timestamp(), "load": machine.load()}
+        if noise is not None:
+            state["noise"] = noise
+        kept = [replace(record, worker={**record.worker, **state}) for record in records]
+        self._store.extend(kept)
+        self._records += kept
+        self._done |= {(record.job, record.block) for record in kept}
+
+    def _oracle(self, team: Team, case: Case) -> Path:
+        """The file with what every implementation of the case must compute; once a run."""
+        if case not in self._expected:
+            path = team.scratch / f"expected-{len(self._expected)}.npz"
+            with team.worker("reference") as worker:
+                message = {"op": "expect", "case": asdict(case), "path": str(path)}
+                reply = worker.request(message, limit_s=ORACLE_LIMIT_S)
+            if reply["status"] != Status.OK:
+                raise RuntimeError(f"the oracle failed on {case}: {reply['reason']}")
+            self._expected[case] = path
+        return self._expected[case]
+
+    def _go_on(self, next_s: float) -> None:
+        """Raise `_Halted` where the run was told to stop, or where `next_s` more do not fit in."""
+        if self._stopping():
+            raise _Halted("interrupted")
+        budget_s = self._sweep.sampling.budget_s
+        if budget_s is None:
+            return
+        elapsed_s = time.monotonic() - self._began_s
+        # Estimates are of another machine: held against what has been seen of this one so far.
+        pace = elapsed_s / self._spent_s if self._spent_s > 0.02 * budget_s else 1.0
+        if elapsed_s + next_s * pace > budget_s:
+            raise _Halted("out of budget")
+
+    def _estimate(self, job: Job) -> float:
+        return job_seconds(job, self._sweep.sampling)
+
+    def _half_done(self, job: Job) -> None:
+        """Tell of a steady job once when it has been built, and once when it has been timed."""
+        self._advance(job, 0.5)
+
+    def _advance(self, job: Job, share: float) -> None:
+        seconds = share * self._estimate(job)
+        self._spent_s += seconds
+        label = f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"
+        self._progress.advance(seconds, label)
+
+
+def describe(team: Team, backend: str) -> dict[str, Any]:
+    """What a backend says of itself in a worker of its own; {"error": why} where it cannot."""
+    try:
+        with team.worker(backend) as worker:
+            reply = worker.request({"op": "describe"}, limit_s=DESCRIBE_LIMIT_S)
+    except (WorkerDied, WorkerHung) as error:
+        return {"error": str(error)}
+    if reply["status"] != Status.OK:
+        return {"error": str(reply["reason"]).strip().splitlines()[-1]}
+    return {name: value for name, value in reply.items() if name not in ("status", "pid")}
+
+
+def _parts(blocks: range, size: int) -> list[range]:
+    return [blocks[start : start + size] for start in range(0, len(blocks), size)]
+
+
+def _unmeasured(job: Job, block: int, status: Status, reason: str) -> Record:
+    return Record(job=job, block=block, status=status, reason=reason)

@@ -1,0 +1,108 @@
+"""Entry of a worker's process: CPUs, the framework's import, and the channel to the parent.
+
+A **server** is a process that has imported a framework and run nothing of it; it forks a worker for
+each channel that it is sent. Started without `--serve`, the process is itself a worker. Standard
+output belongs to the frameworks; answers have a channel of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import json
+import os
+import signal
+import socket
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import backends
+from bench.worker import Worker
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve_requests(channel: Connection, worker: Worker) -> None:
+    """Answer until the parent says close, or is gone."""
+    while True:
+        try:
+            request = json.loads(channel.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            return
+        if request["op"] == "close":
+            return
+        channel.send_bytes(json.dumps(worker.answer(request)).encode())
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _import_framework(backend: str) -> None:
+    info = backends.BACKENDS[backend]
+    for module in (*info.preload, info.module):
+        importlib.import_module(module)
+
+
+def _run_worker(descriptor: int, backend: str, threads: int) -> None:
+    """Serve one channel; the import comes first, so that no phase holds it."""
+    _import_framework(backend)
+    channel = Connection(descriptor)
+    serve_requests(channel, Worker(backend, threads))
+
+
+def _serve_forks(descriptor: int, backend: str, threads: int) -> None:
+    """Import the framework, say how many threads that made, then fork a worker for each channel."""
+    _import_framework(backend)
+    control = socket.socket(fileno=descriptor)
+    control.send(json.dumps({"threads": len(list(Path("/proc/self/task").iterdir()))}).encode())
+    while True:
+        message, descriptors, _flags, _address = socket.recv_fds(control, 1 << 16, 1)
+        if not message:
+            return
+        request = json.loads(message)
+        if request["op"] == "wait":
+            _pid, status = os.waitpid(request["pid"], 0)
+            control.send(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode())
+            continue
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _die_with_parent()
+            if os.getppid() != server:
+                os._exit(1)
+            # A group of its own: what a worker starts and leaves behind is killed with it.
+            os.setpgid(0, 0)
+            control.close()
+            os.environ.update(request["environment"])
+            _run_worker(descriptors[0], backend, threads)
+            os._exit(0)
+        os.close(descriptors[0])
+        with suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)  # whichever of the two is first: the parent may kill it at once
+        control.send(json.dumps({"pid": pid}).encode())
+
+
+def main() -> None:
+    """Entry point of `python -m bench.serve`; started by `bench.launch` only."""
+    parser = argparse.ArgumentParser(prog="bench.serve", description=main.__doc__)
+    parser.add_argument("--backend", required=True, choices=sorted(backends.BACKENDS))
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--cpus", required=True, help="comma-separated CPU numbers")
+    parser.add_argument("--fd", type=int, required=True, help="channel or control socket")
+    parser.add_argument("--serve", action="store_true")
+    arguments = parser.parse_args()
+    _die_with_parent()
+    # Ctrl-C reaches every process of the terminal: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
+    start = _serve_forks if arguments.serve else _run_worker
+    start(arguments.fd, arguments.backend, arguments.threads)
+    # A framework's teardown can hang or crash after every result is safe.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

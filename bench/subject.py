@@ -1,0 +1,84 @@
+"""One implementation of one case in one mode: built, loaded, called and held against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import backends
+from backends.api import Backend, Batch, Case, Mode, Runner, Weights
+from backends.data import make_batch, make_weights
+from backends.reference.network import Expected
+from bench import measure, outputs
+from bench.expectation import read_expected
+from bench.record import Status
+
+
+class Subject:
+    """What a request names, with its data and what it must compute. Reads no clock itself."""
+
+    def __init__(self, backend: Backend, request: Mapping[str, Any]) -> None:
+        self.implementation = backends.IMPLEMENTATIONS[request["implementation"]]
+        self.case = Case(**request["case"])
+        self.mode: Mode = request["mode"]
+        self.expected: Expected = read_expected(Path(request["expected"]))
+        self.weights: Weights = make_weights(self.case)
+        self.batch: Batch = make_batch(self.case)
+        self._backend = backend
+        self.runner: Runner
+
+    def build(self, stopwatch: measure.Stopwatch) -> None:
+        strategy = self.implementation.strategy.name
+        self.runner = self._backend.build(self.case, strategy, self.mode, stopwatch.stage)
+
+    def load(self) -> None:
+        self.runner.load(self.weights)
+        self.runner.bind(self.batch)
+
+    def call(self) -> Any:
+        return self.runner.forward() if self.mode == "forward" else self.runner.train()
+
+    def check(self, first: Any) -> outputs.Check:
+        """Compare with the oracle: what the first call left, and in training a probing step."""
+        if self.implementation.kind == "limit":
+            return outputs.Check(differences={}, fault=None)
+        if self.mode == "forward":
+            return outputs.check_forward(self.case, self.runner.fetch(first), self.expected)
+        loss = self.runner.fetch_loss(first)
+        probed, gradients = outputs.probe_gradients(self.runner, self.weights, self.batch)
+        return outputs.check_train(self.case, [loss, probed], gradients, self.expected)
+
+    def check_again(self) -> outputs.Check:
+        """The check after the timing, by a call that another batch's call came before.
+
+        What optimises late, keeps a result or carries its state on is right the first time only.
+        """
+        if self.implementation.kind == "limit":
+            return outputs.Check(differences={}, fault=None)
+        self.load()
+        self.runner.bind(replace(self.batch, x=-self.batch.x))
+        other = self.call()
+        self.runner.sync(other)
+        if self.mode == "forward" and self.check(other).fault is None:
+            return outputs.Check(differences={}, fault="outputs do not follow the batch")
+        self.load()
+        out = self.call()
+        self.runner.sync(out)
+        return self.check(out)
+
+    def program(self) -> dict[str, float]:
+        return {f"program_{name}": n for name, n in self.runner.program_size().items()}
+
+
+def verdict(check: outputs.Check) -> dict[str, Any]:
+    """A check as status, reason and errors."""
+    errors = {part: vars(error) for part, error in check.differences.items()}
+    if check.fault is None:
+        return {"status": Status.OK, "reason": "", "errors": errors}
+    nan = any(np.isnan(error["absolute"]) for error in errors.values())
+    status = Status.NAN if nan else Status.WRONG_OUTPUT
+    return {"status": status, "reason": check.fault, "errors": errors}
