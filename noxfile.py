@@ -7,6 +7,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nox
@@ -15,6 +19,13 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
+
+#: Framework -> what pip is told for one of its versions.
+FRAMEWORKS: dict[str, Callable[[str], list[str]]] = {
+    "tensorflow": lambda wanted: [wanted, wanted.replace("tensorflow", "tf-keras")],
+    "torch": lambda wanted: [wanted],
+    "jax": lambda wanted: [wanted, wanted.replace("jax", "jaxlib")],
+}
 
 PROJECT = Path("pyproject.toml")
 CONSTRAINTS = Path("constraints.txt")
@@ -55,6 +66,49 @@ def bench(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
     _run_with_frameworks(session, "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def compare(session: nox.Session) -> None:
+    """Two versions of a framework side by side: `nox -s compare -- jax==0.10.0 jax==0.10.2`.
+
+    Two environments, each with the one framework; what follows the two goes to `python -m bench
+    versus`. Both are kept: another pair of the same framework installs that framework only.
+    """
+    requirements = [word for word in session.posargs[:2] if not word.startswith("-")]
+    names = {re.split(r"[^A-Za-z0-9_-]", word)[0].lower() for word in requirements}
+    if len(requirements) != 2 or len(names) != 1 or not names <= set(FRAMEWORKS):
+        session.error(
+            "name two versions of one framework, such as jax==0.10.0 jax==0.10.2; "
+            f"frameworks: {', '.join(FRAMEWORKS)}"
+        )
+    (name,) = names
+    pythons = [
+        _environment_with(session, f"compare-{name}-{side}", name, requirement)
+        for side, requirement in zip(("old", "new"), requirements, strict=True)
+    ]
+    folder = f"results/local/{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+    out = () if "--out" in session.posargs else ("--out", folder)
+    session.run(
+        *(pythons[1], "-m", "bench", "versus", *pythons, "--backend", name, *out),
+        *session.posargs[2:],
+        external=True,
+        success_codes=[0, 1, 3],
+    )
+
+
+def _environment_with(session: nox.Session, folder: str, name: str, requirement: str) -> str:
+    """An environment of its own with one framework in the wanted version; its interpreter."""
+    location = session.cache_dir.parent / folder
+    python = str(location / "bin" / "python")
+    if not Path(python).exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(location), external=True)
+    packages = FRAMEWORKS[name](requirement)
+    session.run(
+        *(python, "-m", "pip", "install", "--quiet", "--editable", ".[report]", *packages),
+        external=True,
+    )
+    return python
 
 
 @nox.session

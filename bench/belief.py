@@ -8,10 +8,15 @@ from bench import stats
 from bench.record import TO_FIRST, Measure, Record
 
 #: Samples that a record of each measure must have.
-_PHASES: Mapping[Measure, tuple[str, ...]] = {"steady": ("steady",), "cold": TO_FIRST, "memory": ()}
+_PHASES: Mapping[Measure, tuple[str, ...]] = {
+    "steady": ("steady",),
+    "cold": TO_FIRST,
+    "memory": (),
+    "capacity": (),
+}
 
-#: Thirty years: sums and products of less are finite.
-LONGEST_S = 1e9
+#: Less than any call takes, and thirty years: ratios and sums of what is between are finite.
+SHORTEST_S, LONGEST_S = 1e-12, 1e9
 
 #: Bytes and counts are below this.
 LARGEST = 1e18
@@ -32,9 +37,11 @@ def _check(record: Record) -> None:
         if phase not in record.samples:
             raise ValueError(f"{where}: has no sample of {phase}")
     for phase, samples in record.samples.items():
-        longest = stats.checked(samples, f"{where}, {phase}").max()
-        if longest > LONGEST_S:
-            raise ValueError(f"{where}, {phase}: {longest:.3g} s, must be below {LONGEST_S:.0g} s")
+        found = stats.checked(samples, f"{where}, {phase}")
+        for value in (found.min(), found.max()):
+            if not SHORTEST_S <= value <= LONGEST_S:
+                allowed = f"between {SHORTEST_S:.0g} and {LONGEST_S:.0g} s"
+                raise ValueError(f"{where}, {phase}: {value:.3g} s, must be {allowed}")
     for name, value in record.values.items():
         if not abs(value) < LARGEST:
             raise ValueError(f"{where}: {name} is {value:g}, must be below {LARGEST:.0g}")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from backends import IMPLEMENTATIONS
+from backends.api import Case
 from bench.beacon import Beacon
-from bench.launch import Team, Worker, WorkerDied, WorkerHung
+from bench.launch import ServerDied, Team, Worker, WorkerDied, WorkerHung
 from bench.measure import PALINDROMES_PER_TURN, turns_needed
 from bench.record import OTHER_WORKER, Job, Record, Status
 from bench.sweep import Sampling
@@ -25,8 +26,11 @@ from bench.sweep import Sampling
 PREPARE_LIMIT_S = 600.0
 TURN_LIMIT_S = 300.0
 
-#: A worker of a block: its backend, and whether it is the second one of it.
-Seat = tuple[str, bool]
+#: So many times in a block is the end of a fork server nobody's fault.
+EXCUSES = 2
+
+#: A worker of a block: whose team it is of, its backend, and whether it is the second one of it.
+Seat = tuple[int, str, bool]
 
 
 @dataclass(kw_only=True)
@@ -34,6 +38,7 @@ class _Outcome:
     """What is known of a job while its block runs."""
 
     job: Job
+    side: int = 0
     status: Status | None = None
     reason: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -44,7 +49,12 @@ class _Outcome:
 
     @property
     def seat(self) -> Seat:
-        return backend_of(self.job), self.job.replica == OTHER_WORKER
+        return self.side, backend_of(self.job), self.job.replica == OTHER_WORKER
+
+    @property
+    def arm(self) -> str:
+        """What it is called in this block."""
+        return f"{self.job.arm}@{self.side}" if self.side else self.job.arm
 
     def begin(self) -> None:
         """Forget an attempt that another arm spoilt."""
@@ -62,7 +72,7 @@ class _Outcome:
 
     def record(self, block: int) -> Record:
         if self.status is None:
-            raise RuntimeError(f"{self.job.arm} was left without an outcome")
+            raise RuntimeError(f"{self.arm} was left without an outcome")
         return Record(
             job=self.job,
             block=block,
@@ -80,11 +90,11 @@ class _ArmLost(Exception):
     """An arm failed in its turn, and the others' samples are of turns that were cut short."""
 
 
-def request(op: str, job: Job, expected: Path) -> dict[str, Any]:
+def request(op: str, job: Job, expected: Path, arm: str | None = None) -> dict[str, Any]:
     """The message that asks a worker for something of a job."""
     return {
         "op": op,
-        "arm": job.arm,
+        "arm": arm or job.arm,
         "implementation": job.implementation,
         "case": asdict(job.case),
         "mode": job.mode,
@@ -104,34 +114,41 @@ class Block:
         self,
         team: Team,
         jobs: Sequence[Job],
-        expected: Path,
+        expected: Mapping[Case, Path],
         sampling: Sampling,
         order: random.Random,
         built: Callable[[Job], None],
         *,
         alone: bool = False,
+        rivals: Team | None = None,
     ) -> None:
-        """`built` is told each job that has been built; `alone` adds samples of each arm alone."""
-        self._team = team
+        """Jobs differ in their `Job.arm`; `expected` has the oracle's file of each one's case.
+
+        `built` is told each job that has been built; `alone` adds samples of each arm alone. With
+        `rivals`, another team's workers do the same jobs in turns with the first one's.
+        """
+        self._teams = [team] if rivals is None else [team, rivals]
         self._expected = expected
         self._sampling = sampling
-        self._outcomes = {job.arm: _Outcome(job=job) for job in jobs}
+        outcomes = [_Outcome(job=job, side=n) for n in range(len(self._teams)) for job in jobs]
+        self._outcomes = {outcome.arm: outcome for outcome in outcomes}
         self._workers: dict[Seat, Worker] = {}
         self._built = built
         self._told: set[str] = set()
         self._alone_too = alone
+        self._excuses = EXCUSES
         self._seats = list(dict.fromkeys(outcome.seat for outcome in self._outcomes.values()))
         order.shuffle(self._seats)
         # Which strategy stands at an end of the palindrome, and so beside itself, varies by block.
         self._rotation = order.randrange(1 << 16)
 
     def run(self, block: int) -> list[Record]:
-        """Build, check, warm and take turns; one record a job, whatever happened.
+        """Build, check, warm and take turns; one record a job, whatever happened, rivals' last.
 
         An arm that fails in its turn is left out and the block begins again: nobody else pays for
         it, and all samples of a block are of the same turns.
         """
-        attempts = len(self._outcomes) + 1
+        attempts = len(self._outcomes) + EXCUSES + 1
         for _ in range(attempts):
             try:
                 self._attempt()
@@ -148,7 +165,7 @@ class Block:
     def _attempt(self) -> None:
         for seat in self._seats:
             self._prepare(seat)
-        call_s = {o.job.arm: self._warm(o) for o in self._of(None, Status.OK)}
+        call_s = {o.arm: self._warm(o) for o in self._of(None, Status.OK)}
         if not call_s:
             return
         turns = turns_needed(call_s.values(), seconds=self._sampling.steady_s)
@@ -171,7 +188,7 @@ class Block:
         """Fill a worker with arms. One that it dies of is left out, and a new worker filled."""
         while waiting := self._of(seat, None):
             try:
-                worker = self._team.worker(seat[0])
+                worker = self._teams[seat[0]].worker(seat[1])
             except (WorkerDied, WorkerHung) as error:
                 for outcome in waiting:
                     outcome.fail(error)
@@ -186,29 +203,37 @@ class Block:
 
     def _fill(self, worker: Worker, waiting: Sequence[_Outcome]) -> bool:
         for outcome in waiting:
-            message = request("prepare", outcome.job, self._expected)
+            expected = self._expected[outcome.job.case]
+            message = request("prepare", outcome.job, expected, outcome.arm)
             try:
                 outcome.take(worker.request(message, limit_s=PREPARE_LIMIT_S))
             except (WorkerDied, WorkerHung) as error:
-                outcome.fail(error)
+                self._lose(outcome, error)
                 return False
             finally:
-                self._tell(outcome.job)
+                self._tell(outcome)
             outcome.worker = {"pid": worker.pid}
         return True
 
-    def _tell(self, job: Job) -> None:
+    def _lose(self, outcome: _Outcome, error: WorkerDied | WorkerHung) -> None:
+        """Blame an arm for the end of its worker, unless a server was killed: then all go again."""
+        if isinstance(error, ServerDied) and self._excuses:
+            self._excuses -= 1
+        else:
+            outcome.fail(error)
+
+    def _tell(self, outcome: _Outcome) -> None:
         """Say that a job has been built, the first time that it is."""
-        if job.arm not in self._told:
-            self._told.add(job.arm)
-            self._built(job)
+        if outcome.arm not in self._told:
+            self._told.add(outcome.arm)
+            self._built(outcome.job)
 
     def _ask(self, outcome: _Outcome, message: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         """Ask for something of one arm. Raises `_ArmLost` where it fails, whose fault is plain."""
         try:
             reply = self._workers[outcome.seat].request(message, limit_s=limit_s)
         except (WorkerDied, WorkerHung) as error:
-            outcome.fail(error)
+            self._lose(outcome, error)
             raise _ArmLost from error
         return reply
 
@@ -216,7 +241,7 @@ class Block:
         """Seconds a call of an arm that is warm."""
         message = {
             "op": "warm",
-            "arm": outcome.job.arm,
+            "arm": outcome.arm,
             "calls": self._sampling.warmup_calls,
             "seconds": self._sampling.warmup_s,
         }
@@ -238,19 +263,19 @@ class Block:
 
     def _timed(self, seat: Seat, op: str, **how: int) -> None:
         """A turn of a worker's arms, or all of them alone."""
-        arms = [outcome.job.arm for outcome in self._of(seat, Status.OK)]
+        arms = [outcome.arm for outcome in self._of(seat, Status.OK)]
         if not arms:
             return
         shift = self._rotation % len(arms)
         arms = arms[shift:] + arms[:shift]
         worker = self._workers[seat]
-        path = self._team.scratch / f"beacon-{worker.pid}"
+        path = self._teams[seat[0]].scratch / f"beacon-{worker.pid}"
         message = {"op": op, "order": arms, "beacon": str(path), **how}
         with Beacon(path) as beacon:
             try:
                 reply = worker.request(message, limit_s=TURN_LIMIT_S)
             except (WorkerDied, WorkerHung) as error:
-                self._outcomes[arms[beacon.read()]].fail(error)
+                self._lose(self._outcomes[arms[beacon.read()]], error)
                 raise _ArmLost from error
         if reply["status"] != Status.OK:
             self._outcomes[reply["culprit"]].take(reply)
@@ -264,7 +289,7 @@ class Block:
 
     def _recheck(self, outcome: _Outcome) -> None:
         """Void what is not right after the timing either: its samples are of something else."""
-        message = {"op": "recheck", "arm": outcome.job.arm}
+        message = {"op": "recheck", "arm": outcome.arm}
         reply = self._ask(outcome, message, TURN_LIMIT_S)
         if reply["status"] != Status.OK:
             outcome.take({**reply, "reason": f"after the timing: {reply['reason']}"})
@@ -274,11 +299,19 @@ def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
     """A cold or a memory job, in a fresh worker of its own."""
     outcome = _Outcome(job=job)
     try:
-        with team.worker(backend_of(job), fresh_cache=True) as worker:
-            outcome.worker = {"pid": worker.pid}
-            reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
-            outcome.take(reply)
-            outcome.samples = reply.get("samples", {})
+        try:
+            _alone(team, outcome, expected)
+        except ServerDied:
+            _alone(team, outcome, expected)  # no fault of the job's
     except (WorkerDied, WorkerHung) as error:
         outcome.fail(error)
     return outcome.record(block)
+
+
+def _alone(team: Team, outcome: _Outcome, expected: Path) -> None:
+    job = outcome.job
+    with team.worker(backend_of(job), fresh_cache=True) as worker:
+        outcome.worker = {"pid": worker.pid}
+        reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
+        outcome.take(reply)
+        outcome.samples = reply.get("samples", {})

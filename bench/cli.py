@@ -14,6 +14,7 @@ import click
 
 from bench.cli_compare import compare
 from bench.cli_run import run
+from bench.cli_versus import versus
 from bench.errors import StoreError, UsageError, choose
 from bench.options import FAILED, FOLDER, INTERRUPTED, OK, USAGE
 
@@ -50,6 +51,7 @@ def cli(context: click.Context) -> None:
 
 
 cli.add_command(run)
+cli.add_command(versus)
 cli.add_command(compare)
 
 _REPORT_EPILOG = """\b

@@ -17,10 +17,10 @@ from bench.options import (
     FOLDER,
     INTERRUPTED,
     OK,
-    axis_options,
-    count,
     duration,
     percentage,
+    size,
+    sweep_options,
 )
 
 if TYPE_CHECKING:
@@ -47,23 +47,7 @@ it at once. What was measured is kept either way, and --resume measures the rest
 
 
 @click.command("run", epilog=_EPILOG, short_help="Measure a sweep and print its tables.")
-@click.option(
-    "--preset",
-    default="default",
-    show_default=True,
-    metavar="NAME|FILE.toml",
-    help="Where axes and sampling come from; see `list --presets`.",
-)
-@axis_options
-@click.option(
-    "--threads",
-    callback=count,
-    default="1",
-    show_default=True,
-    metavar="N",
-    help="Threads of every framework, each on a CPU of its own.",
-)
-@click.option("--blocks", callback=count, metavar="N", help="Independent repetitions.")
+@sweep_options
 @click.option(
     "--precision",
     callback=percentage,
@@ -74,14 +58,10 @@ it at once. What was measured is kept either way, and --resume measures the rest
     "--budget", callback=duration, metavar="TIME", help="Measure no longer than this: 90s, 10m, 2h."
 )
 @click.option(
-    "--start",
-    type=click.Choice(["fork", "spawn"]),
-    default="fork",
-    show_default=True,
-    help="Workers are forked from a process that has imported the framework, or start afresh.",
-)
-@click.option(
-    "--no-caps", is_flag=True, help="Measure also what the preset leaves out as too slow."
+    "--memory-limit",
+    callback=size,
+    metavar="SIZE",
+    help="Also find the longest T that fits in this much memory: 300M, 2G, 1GiB.",
 )
 @click.option(
     "--out", type=FOLDER, metavar="FOLDER", help="New folder. [default: results/local/TIME-PRESET]"
@@ -100,6 +80,7 @@ def run(
     blocks: int | None,
     precision: float | None,
     budget: float | None,
+    memory_limit: int | None,
     start: Literal["fork", "spawn"],
     no_caps: bool,
     out: Path | None,
@@ -115,6 +96,7 @@ def run(
     from rich.console import Console
 
     from bench import run as engine
+    from bench.capacity import check_limit
     from bench.plan import print_plan
     from bench.progress import for_console
     from bench.record import check_new
@@ -129,7 +111,9 @@ def run(
     if out is not None:
         check_new(out)
     sampling = {"blocks": blocks, "precision": precision, "budget_s": budget}
+    sampling["memory_limit_bytes"] = memory_limit
     sweep = select(preset, axes, sampling=sampling, capped=not no_caps)
+    check_limit(sweep)
     engine.chosen_cpus(threads)
     check_installed(sweep, axes.get("backend", ()))
     engine.check_devices(sweep)

@@ -65,7 +65,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         jobs = [evidence.job for evidence in evidence_of(stash[_RUN])]
     else:
         jobs = stash[_SWEEP].jobs("steady") + stash[_SWEEP].jobs("cold")
-    items = [job for job in jobs if job.measure != "memory" and not job.replica]
+    items = [job for job in jobs if job.measure in ("steady", "cold") and not job.replica]
     metafunc.parametrize("job", [_item(job) for job in items])
 
 

@@ -7,13 +7,14 @@ only what is not settled.
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,18 +22,21 @@ from backends import missing
 from backends.api import Case
 from bench import machine
 from bench.block import Block, alone, backend_of
+from bench.capacity import capacity
+from bench.errors import StoreError
 from bench.estimate import job_seconds
 from bench.launch import Start, Team, WorkerDied, WorkerHung
 from bench.looks import unsettled
 from bench.noise import Gate
-from bench.record import MEASURES, Job, Record, Status, Store
+from bench.oracle import NoOracle, ask_oracle
+from bench.record import Job, Record, Status, Store
 from bench.sweep import Setting, Sweep
 
 #: A probe imports a framework and asks it for its devices.
 DESCRIBE_LIMIT_S = 180.0
 
-#: The oracle is slow and obvious, not fast.
-ORACLE_LIMIT_S = 1800.0
+#: What a disk says that takes no more.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Progress(Protocol):
@@ -83,7 +87,7 @@ class Engine:
         self._order = random.Random(manifest["seed"])
         self._expected: dict[Case, Path] = {}
         self._jobs: dict[Setting, list[Job]] = defaultdict(list)
-        for job in (job for measure in MEASURES for job in sweep.jobs(measure)):
+        for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
         self._absent = {
             name: reason for name in self._backends() if (reason := missing(name)) is not None
@@ -110,6 +114,12 @@ class Engine:
                         self._generation(settings, few, scratch)
         except _Halted as halted:
             return str(halted)
+        except OSError as error:
+            # What workers share with us lies beside the records: a full disk is met there as well.
+            if error.errno not in _DISK:
+                raise
+            reason = f"{error.strerror}; {len(self._records)} records are kept"
+            raise StoreError(f"{self._store.folder}: cannot be written ({reason})") from error
         return "finished"
 
     def _backends(self) -> list[str]:
@@ -167,7 +177,7 @@ class Engine:
     def _seconds(self, settings: Sequence[Setting], blocks: Sequence[int]) -> float:
         """Estimated seconds of all that is open."""
         return sum(
-            job_seconds(job, self._sweep.sampling)
+            self._estimate(job)
             for setting in settings
             for block in blocks
             for job in self._open(setting, block)
@@ -175,12 +185,20 @@ class Engine:
         )
 
     def _block(self, team: Team, block: int, setting: Setting) -> None:
-        """The steady block of a setting, then its cold and memory jobs in random order."""
+        """The steady block of a setting, then its other jobs in random order."""
         jobs = self._open(setting, block)
         if not jobs:
             return
         self._go_on(0.0)
-        expected = self._oracle(team, setting[0])
+        try:
+            expected = self._oracle(team, setting[0])
+        except NoOracle as error:
+            # Without it nothing of this case can be believed; the other cases go on.
+            waiting = self._settle(jobs, block)
+            self._keep([_unmeasured(job, block, error.status, str(error)) for job in waiting])
+            for job in waiting:
+                self._advance(job, 1.0)
+            return
         steady = self._settle([job for job in jobs if job.measure == "steady"], block)
         if steady:
             self._go_on(sum(self._estimate(job) for job in steady))
@@ -189,7 +207,7 @@ class Engine:
             work = Block(
                 team,
                 steady,
-                expected,
+                self._expected,
                 self._sweep.sampling,
                 self._order,
                 self._half_done,
@@ -204,7 +222,10 @@ class Engine:
         for job in others:
             self._go_on(self._estimate(job))
             self._gate.begin()
-            record = alone(team, job, block, expected)
+            if job.measure == "capacity":
+                record = capacity(team, job, block, self._sweep, lambda: self._go_on(0.0))
+            else:
+                record = alone(team, job, block, expected)
             self._keep([record], self._gate.end())
             self._advance(job, 1.0)
 
@@ -254,11 +275,7 @@ class Engine:
         """The file with what every implementation of the case must compute; once a run."""
         if case not in self._expected:
             path = team.scratch / f"expected-{len(self._expected)}.npz"
-            with team.worker("reference") as worker:
-                message = {"op": "expect", "case": asdict(case), "path": str(path)}
-                reply = worker.request(message, limit_s=ORACLE_LIMIT_S)
-            if reply["status"] != Status.OK:
-                raise RuntimeError(f"the oracle failed on {case}: {reply['reason']}")
+            ask_oracle(team, case, path)
             self._expected[case] = path
         return self._expected[case]
 
@@ -276,7 +293,7 @@ class Engine:
             raise _Halted("out of budget")
 
     def _estimate(self, job: Job) -> float:
-        return job_seconds(job, self._sweep.sampling)
+        return job_seconds(job, self._sweep.sampling, longest=self._sweep.longest(job))
 
     def _half_done(self, job: Job) -> None:
         """Tell of a steady job once when it has been built, and once when it has been timed."""

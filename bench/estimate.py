@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends import IMPLEMENTATIONS
-from backends.api import Kind
+from backends.api import Kind, Mode
 from backends.products import flops
+from bench.capacity import Trial, data_bytes, search
 from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
-from bench.record import MEASURES, Job, Measure
+from bench.record import Job, Measure
 from bench.sweep import Sampling, Sweep
 
 #: Seconds until a forked worker answers, and until it is gone.
@@ -31,6 +32,10 @@ TRAIN = 3.0
 
 #: Calls that checking the outputs or the gradients makes.
 CHECK_CALLS = 3
+
+#: Arrays [B, H] that a step of a layer leaves in memory, and bytes of its program if unrolled.
+KEPT: Mapping[Mode, int] = {"forward": 8, "train": 60}
+PROGRAM_STEP_BYTES: Mapping[Mode, float] = {"forward": 0.4e6, "train": 1.3e6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +79,13 @@ _COSTS: Mapping[str, Cost] = {
 }
 
 
-def job_seconds(job: Job, sampling: Sampling) -> float:
-    """Seconds that one block of a job takes. Pure: the same on every machine."""
+def job_seconds(job: Job, sampling: Sampling, *, longest: int | None = None) -> float:
+    """Seconds that one block of a job takes. Pure: the same on every machine.
+
+    `longest` bounds the T of a capacity job's trials.
+    """
+    if job.measure == "capacity":
+        return sum(trials(job, sampling, longest=longest))
     ready, call = _ready_seconds(job), _call_seconds(job)
     if job.measure != "steady":
         return WORKER_S + ready + CHECK_CALLS * call
@@ -86,13 +96,29 @@ def job_seconds(job: Job, sampling: Sampling) -> float:
     return WORKER_S + ready + CHECK_CALLS * call + warm + turns * turn
 
 
+def trials(job: Job, sampling: Sampling, *, longest: int | None) -> list[float]:
+    """Seconds of each trial of a capacity job."""
+    limit_bytes, took = sampling.memory_limit_bytes or 0, []
+
+    def attempt(seq_len: int) -> Trial:
+        tried = replace(job, case=replace(job.case, seq_len=seq_len))
+        seconds = _ready_seconds(tried) + _call_seconds(tried)
+        took.append(WORKER_S + min(seconds, sampling.probe_limit_s))
+        if seconds > sampling.probe_limit_s:
+            return Trial(fits=None)
+        return Trial(fits=_needed_bytes(tried) <= limit_bytes)
+
+    search(job.case.seq_len, longest, attempt)
+    return took
+
+
 def sweep_seconds(sweep: Sweep, *, absent: Collection[str] = ()) -> float:
     """Seconds that a sweep takes, without what it caps and without the `absent` backends."""
     sampling = sweep.sampling
     counts = sampling.counts()
     jobs = sum(
-        counts[measure] * job_seconds(job, sampling)
-        for measure in MEASURES
+        counts[measure] * job_seconds(job, sampling, longest=sweep.longest(job))
+        for measure in counts
         for job in runnable(sweep, measure, absent)
     )
     steady = runnable(sweep, "steady", absent)
@@ -123,6 +149,14 @@ def _call_seconds(job: Job) -> float:
     case = job.case
     factor = TRAIN if job.mode == "train" else 1.0
     return flops(case, job.mode) * FLOP_S + factor * _cost(job).step_s * case.seq_len * case.layers
+
+
+def _needed_bytes(job: Job) -> float:
+    """Bytes that a call takes with all that comes before it."""
+    case = job.case
+    kept = KEPT[job.mode] * case.batch * case.hidden * (8 if case.dtype == "float64" else 4)
+    program = PROGRAM_STEP_BYTES[job.mode] if _cost(job).build_step_s else 0.0
+    return data_bytes(case) + (kept + program) * case.seq_len * case.layers
 
 
 def _cost(job: Job) -> Cost:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, Self
 
 from backends import BACKENDS
+from bench.ending import exit_text, has_ended, kill_group
 
 Start = Literal["fork", "spawn"]
 
@@ -30,25 +32,23 @@ IMPORT_LIMIT_S = 180.0
 #: A server that has its framework forks at once: one that takes longer is deadlocked.
 FORK_LIMIT_S = 30.0
 
-#: A worker that lives this long after it was told to end is killed.
+#: A worker that lives this long after it was told to end, or broke off, is killed.
 EXIT_LIMIT_S = 5.0
+
+#: An answer that has begun goes on at once: one that pauses for longer is not completed.
+REPLY_LIMIT_S = 30.0
 
 
 class WorkerDied(Exception):
     """The worker is gone; the message says how it ended."""
 
 
+class ServerDied(WorkerDied):
+    """The worker went with its fork server: no fault of what it was doing."""
+
+
 class WorkerHung(Exception):
     """The worker did not answer in time; it has been killed."""
-
-
-def exit_text(code: int | None) -> str:
-    """An exit code as words: a signal's name where it was one; None for one that nobody knows."""
-    if code is None:
-        return "with its fork server"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit status {code}"
 
 
 class _Source(Protocol):
@@ -77,55 +77,59 @@ class Worker:
         with theirs:
             try:
                 self.pid = source.start(theirs.fileno(), environment)
-            except ConnectionError as error:
+            except OSError as error:
                 ours.close()
-                raise WorkerDied("the fork server is gone; see workers.log") from error
+                raise WorkerDied(f"no worker could be started ({error})") from error
             except (WorkerDied, WorkerHung):
                 ours.close()
                 raise
+        limit = struct.pack("ll", int(REPLY_LIMIT_S), 0)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._channel = Connection(ours.detach())
         self._ended = False
 
     def request(self, message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
         """Send a request and wait for its reply.
 
-        Raises `WorkerDied` when the process ends without one, `WorkerHung` after `limit_s`.
+        Raises `WorkerDied` when the process ends or breaks off without one, `ServerDied` when that
+        was its server's end, `WorkerHung` after `limit_s`.
         """
+        op = message["op"]
         try:
             self._channel.send_bytes(json.dumps(message).encode())
             if not self._channel.poll(limit_s):
-                self._kill()
-                raise WorkerHung(f"no answer to {message['op']!r} within {limit_s:.0f} s")
+                self._reap()
+                raise WorkerHung(f"no answer to {op!r} within {limit_s:.0f} s")
             reply: dict[str, Any] = json.loads(self._channel.recv_bytes())
-        except (EOFError, ConnectionError) as error:
+        except BlockingIOError as error:
+            self._reap()
+            raise WorkerHung(f"stopped within its answer to {op!r}") from error
+        except (EOFError, OSError, ValueError) as error:
+            ended = has_ended(self.pid, EXIT_LIMIT_S)
             code = self._reap()
-            raise WorkerDied(f"worker ended during {message['op']!r}: {exit_text(code)}") from error
+            if code is None:
+                raise ServerDied(f"worker ended during {op!r}: with its fork server") from error
+            how = f"ended during {op!r}: {exit_text(code)}"
+            if not ended:
+                how = f"broke off during {op!r}: what it sent is no answer, and it stayed"
+            raise WorkerDied(f"worker {how}") from error
         return reply
 
-    def _kill(self) -> None:
-        self._kill_group()
-        self._reap()
-
-    def _kill_group(self) -> None:
-        """Kill the worker and what it started: it leads a process group of its own."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
     def _reap(self) -> int | None:
+        """Kill what is left of the worker and what it started; its exit code, if that is known."""
         self._ended = True
-        code = self._source.wait(self.pid)
-        self._kill_group()
-        return code
+        kill_group(self.pid)
+        return self._source.wait(self.pid)
 
     def close(self) -> None:
         """Tell the worker to end, and reap it; one that stays is killed."""
         if not self._ended:
-            with suppress(ConnectionError, EOFError):
+            with suppress(OSError, EOFError):
                 self._channel.send_bytes(json.dumps({"op": "close"}).encode())
                 if self._channel.poll(EXIT_LIMIT_S):
                     self._channel.recv_bytes()  # end of file: it has closed its side
             # What hangs in its exit, or was left by it, has had its time.
-            self._kill()
+            self._reap()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -135,37 +139,48 @@ class Worker:
         self.close()
 
 
-def _command(
-    backend: str, threads: int, cpus: Sequence[int], descriptor: int, *flags: str
-) -> list[str]:
-    return [
-        *(sys.executable, "-m", "bench.serve", "--backend", backend),
-        *("--threads", str(threads), "--cpus", ",".join(map(str, cpus))),
-        *("--fd", str(descriptor), *flags),
-    ]
+@dataclass(frozen=True, kw_only=True)
+class _Setup:
+    """What a process of a backend is started with: interpreter, threads, CPUs, environment."""
 
+    backend: str
+    threads: int
+    cpus: Sequence[int]
+    log: IO[bytes]
+    python: str
 
-def _environment(backend: str, threads: int) -> dict[str, str]:
-    return {**os.environ, **BACKENDS[backend].environment(threads)}
+    def start(
+        self, descriptor: int, *flags: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that owns a copy of the descriptor, in a process group of its own."""
+        return subprocess.Popen(
+            [
+                *(self.python, "-m", "bench.serve", "--backend", self.backend),
+                *("--threads", str(self.threads), "--cpus", ",".join(map(str, self.cpus))),
+                *("--fd", str(descriptor), *flags),
+            ],
+            env={
+                **os.environ,
+                **BACKENDS[self.backend].environment(self.threads),
+                **(environment or {}),
+            },
+            pass_fds=[descriptor],
+            process_group=0,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+        )
 
 
 class _Spawner:
     """A fresh interpreter for each worker."""
 
-    def __init__(self, backend: str, threads: int, cpus: Sequence[int], log: IO[bytes]) -> None:
-        self._backend, self._threads, self._cpus, self._log = backend, threads, cpus, log
+    def __init__(self, setup: _Setup) -> None:
+        self._setup = setup
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
-        process = subprocess.Popen(
-            _command(self._backend, self._threads, self._cpus, descriptor),
-            env={**_environment(self._backend, self._threads), **environment},
-            pass_fds=[descriptor],
-            process_group=0,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        process = self._setup.start(descriptor, environment=environment)
         self._processes[process.pid] = process
         return process.pid
 
@@ -174,32 +189,24 @@ class _Spawner:
 
     def close(self) -> None:
         for process in self._processes.values():
-            process.kill()
+            kill_group(process.pid)
             process.wait()
+        self._processes.clear()
 
 
 class _ForkServer:
     """A process that has imported the framework, run nothing of it, and forks workers."""
 
-    def __init__(self, backend: str, threads: int, cpus: Sequence[int], log: IO[bytes]) -> None:
+    def __init__(self, setup: _Setup) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
-                _command(backend, threads, cpus, theirs.fileno(), "--serve"),
-                env=_environment(backend, threads),
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self._process = setup.start(theirs.fileno(), "--serve")
         self._control.settimeout(IMPORT_LIMIT_S)
         #: Threads that importing the framework left running; forking is safe with one only.
         try:
             self.threads = int(self._answer()["threads"])
         except (WorkerDied, WorkerHung):
             self._control.close()
-            self._process.wait()
             raise
         self._control.settimeout(FORK_LIMIT_S)
 
@@ -207,13 +214,14 @@ class _ForkServer:
         try:
             message = self._control.recv(1 << 16)
         except TimeoutError as error:
-            self._process.kill()
+            self._end()
             limit_s = self._control.gettimeout()
             raise WorkerHung(f"no answer from the fork server in {limit_s:.0f} s") from error
         except ConnectionError:
             message = b""
         if not message:
-            code = self._process.wait()
+            has_ended(self._process.pid, EXIT_LIMIT_S)
+            code = self._end()
             raise WorkerDied(f"fork server ended: {exit_text(code)}; see workers.log")
         answer: dict[str, Any] = json.loads(message)
         return answer
@@ -232,11 +240,13 @@ class _ForkServer:
 
     def close(self) -> None:
         self._control.close()
-        try:
-            self._process.wait(EXIT_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end()
+
+    def _end(self) -> int:
+        """Kill the server, if it is there, and what its import started. Workers go with it."""
+        if self._process.returncode is None:
+            kill_group(self._process.pid)
+        return self._process.wait()
 
 
 class Team:
@@ -251,10 +261,13 @@ class Team:
         start: Start,
         log: Path,
         scratch: Path,
+        python: str = sys.executable,
     ) -> None:
+        """`python` is the interpreter of the environment that has the frameworks."""
         self.scratch = scratch
-        self._threads, self._cpus, self._start = threads, cpus, start
+        self._start = start
         self._log = log.open("ab")
+        self._setup = _Setup(backend="", threads=threads, cpus=cpus, log=self._log, python=python)
         self._fresh_folders = 0
         self.sources: dict[str, _Source] = {}
         #: Why a backend's workers are spawned although forking was asked for.
@@ -268,13 +281,14 @@ class Team:
                 self._failed[name] = error
 
     def _source(self, name: str) -> _Source:
+        setup = replace(self._setup, backend=name)
         if self._start == "fork":
-            server = _ForkServer(name, self._threads, self._cpus, self._log)
+            server = _ForkServer(setup)
             if server.threads == 1:
                 return server
             server.close()
             self.notes[name] = f"spawned: its import leaves {server.threads} threads"
-        return _Spawner(name, self._threads, self._cpus, self._log)
+        return _Spawner(setup)
 
     def worker(self, backend: str, *, fresh_cache: bool = False) -> Worker:
         """Start a worker.

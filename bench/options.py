@@ -71,6 +71,22 @@ def duration(_context: click.Context, option: click.Parameter, text: str | None)
     return seconds
 
 
+_UNITS_BYTES = {"K": 10**3, "M": 10**6, "G": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def size(_context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """`300M`, `2G`, `1.5GiB` -> bytes: K, M, G are powers of 1,000; KiB, MiB, GiB of 1,024."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([KMG](?:iB)?)", text.strip())
+    size_bytes = int(float(found[1]) * _UNITS_BYTES[found[2]]) if found else 0
+    if size_bytes < 1:
+        raise UsageError(
+            f"{_name(option)} {text!r}: must be a size above 0 in K, M, G, KiB, MiB or GiB: 300M"
+        )
+    return size_bytes
+
+
 def _name(option: click.Parameter) -> str:
     return option.opts[0].removeprefix("--")
 
@@ -111,8 +127,40 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
 )
 
 
-def axis_options(command: Command) -> Command:
-    """Add an option for each axis of a sweep; None is passed where it was not given."""
+#: Options of what is measured and how, besides the axes.
+_SWEEP = (
+    click.option("--blocks", callback=count, metavar="N", help="Independent repetitions."),
+    click.option(
+        "--threads",
+        callback=count,
+        default="1",
+        show_default=True,
+        metavar="N",
+        help="Threads of every framework, each on a CPU of its own.",
+    ),
+    click.option(
+        "--start",
+        type=click.Choice(["fork", "spawn"]),
+        default="fork",
+        show_default=True,
+        help="Workers are forked from a process that has imported the framework, or start afresh.",
+    ),
+    click.option(
+        "--no-caps", is_flag=True, help="Measure also what the preset leaves out as too slow."
+    ),
+)
+
+
+def sweep_options(command: Command) -> Command:
+    """Add the options that make a sweep: a preset, its axes (None where not given), sampling."""
+    for option in reversed(_SWEEP):
+        command = option(command)
     for flag, parse, form, text in reversed(_AXES):
         command = click.option(flag, callback=parse, metavar=form, help=text)(command)
-    return command
+    return click.option(
+        "--preset",
+        default="default",
+        show_default=True,
+        metavar="NAME|FILE.toml",
+        help="Where axes and sampling come from; see `list --presets`.",
+    )(command)

@@ -116,6 +116,17 @@ def check_forward(case: Case, output: Output, expected: Expected) -> Check:
     return Check(differences=differences, fault=next(filter(None, faults), None))
 
 
+def other_dtype(case: Case, output: Output) -> str | None:
+    """What is wrong with the dtype of outputs and state, or None.
+
+    Values alone would not show it: what computes in float64 is right in float32, and slower.
+    """
+    for array in (output.outputs, *(a for layer in output.state for a in layer.values())):
+        if array.dtype != case.dtype:
+            return f"outputs or state are {array.dtype}, not {case.dtype}"
+    return None
+
+
 def check_train(
     case: Case, losses: Sequence[float] | float, gradients: Weights, expected: Expected
 ) -> Check:

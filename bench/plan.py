@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backends import IMPLEMENTATIONS, Implementation
-from bench.estimate import job_seconds, runnable, sweep_seconds, words
+from bench.estimate import job_seconds, runnable, sweep_seconds, trials, words
 from bench.naming import case_name
 from bench.record import MEASURES, OTHER_WORKER, Job
 from bench.report.format import plain
@@ -28,10 +28,12 @@ def print_plan(sweep: Sweep, absent: Mapping[str, str], console: Console) -> Non
     console.print(Text(plain(f"{sweep.name}: {sweep.title}"), style="bold"))
     console.print(_table(sweep, absent))
     counts = sweep.sampling.counts()
-    jobs = ", ".join(f"{len(runnable(sweep, m, absent))} {m} ({counts[m]} x)" for m in MEASURES)
+    jobs = ", ".join(f"{len(runnable(sweep, m, absent))} {m} ({counts[m]} x)" for m in counts)
     twins = sum(len(sweep.twins(measure)) for measure in MEASURES)
     console.print(f"jobs     {jobs}; {twins} of them are A/A twins")
     console.print(f"workers  {workers(sweep, absent)}, a process each")
+    if sweep.sampling.memory_limit_bytes is not None:
+        console.print(_capacity(sweep, absent))
     console.print(f"time     about {words(sweep_seconds(sweep, absent=absent))}{_bounds(sweep)}")
     for backend, reason in absent.items():
         console.print(Text(f"{backend}: {reason}", style="yellow"))
@@ -47,8 +49,23 @@ def _bounds(sweep: Sweep) -> str:
     return said
 
 
+def _capacity(sweep: Sweep, absent: Collection[str]) -> str:
+    """What looking for the longest T costs."""
+    sampling = sweep.sampling
+    limit = f"{(sampling.memory_limit_bytes or 0) / 1e6:,.4g} MB"
+    took = [
+        seconds
+        for job in runnable(sweep, "capacity", absent)
+        for seconds in trials(job, sampling, longest=sweep.longest(job))
+    ]
+    return (
+        f"memory   the longest T within {limit}: about {len(took)} trials, a process each, "
+        f"at most {words(sampling.probe_limit_s)} each, {words(sum(took))} in all"
+    )
+
+
 def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
-    """Processes that measure.
+    """Processes that measure, without those that look for the longest T.
 
     In each block one for each backend, case and mode; and one for each cold and memory job.
     """
@@ -94,13 +111,13 @@ def _said(sweep: Sweep, job: Job) -> str:
 
 def _seconds(sweep: Sweep, absent: Collection[str]) -> Mapping[Job, float]:
     """Seconds for each steady job together with what measures the same in another way."""
-    counts = sweep.sampling.counts()
+    sampling = sweep.sampling
+    counts = sampling.counts()
     seconds: dict[Job, float] = defaultdict(float)
-    for measure in MEASURES:
+    for measure in counts:
         for job in runnable(sweep, measure, absent):
-            seconds[replace(job, measure="steady", replica=0)] += counts[measure] * job_seconds(
-                job, sweep.sampling
-            )
+            one = job_seconds(job, sampling, longest=sweep.longest(job))
+            seconds[replace(job, measure="steady", replica=0)] += counts[measure] * one
     return seconds
 
 

@@ -33,7 +33,9 @@ SCHEMA = 2
 #: More lines than this that are set aside are counted instead of named.
 MAX_FAULTS = 20
 
-Measure = Literal["steady", "cold", "memory"]
+Measure = Literal["steady", "cold", "memory", "capacity"]
+
+#: What every run measures; "capacity", the longest T within a limit of memory, is asked for.
 MEASURES: tuple[Measure, ...] = ("steady", "cold", "memory")
 
 #: The phases of a cold job that end with the first result.
@@ -114,8 +116,9 @@ class Record:
     `samples` holds raw seconds by phase: "create", "build", "load", "first" (one value each),
     "steady" (consecutive pairs belong to one palindrome, see `bench.measure`), and "stage:<name>"
     for the named parts of a build. A steady sample is the time of `inner` calls divided by
-    `inner`. `values` holds bytes and counts, `errors` the largest absolute and relative error
-    against the oracle by part.
+    `inner`. `values` holds bytes, counts and lengths (of a capacity job see `bench.capacity`),
+    `errors` the largest absolute and relative error against the oracle by part. Numbers may be NaN
+    or infinite: `bench.belief` says what to believe.
     """
 
     job: Job

@@ -20,7 +20,7 @@ def select(
 ) -> Sweep:
     """The preset with what was named on the command line put in its place.
 
-    `sampling` may name "blocks", "precision" and "budget_s"; None leaves the preset's.
+    `sampling` may name what `Sampling.but` takes; None leaves the preset's.
 
     Raises `UsageError` for an unknown preset or value, and for a choice of backends and strategies
     that leaves a named one without any implementation.

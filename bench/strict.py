@@ -20,6 +20,9 @@ NOT_FINITE: Mapping[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infi
 #: Whole numbers are below this in absolute value, as in every column of a table.
 LARGEST = 2**63
 
+#: No name of ours is half as long.
+MAX_NAME = 200
+
 #: Nothing of ours is nested half as deep; what walks a value can rely on it.
 MAX_DEPTH = 32
 
@@ -95,9 +98,9 @@ def text(value: object, what: str) -> str:
 
 
 def name(value: object, what: str) -> str:
-    """Printable text that is not empty."""
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise refused(what, value, "printable text")
+    """Printable text that is neither empty nor longer than a name."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
+        raise refused(what, value, f"printable text of 1 to {MAX_NAME} characters")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,24 @@ from bench.record import Status
 
 
 class Subject:
-    """What a request names, with its data and what it must compute. Reads no clock itself."""
+    """What a request names, with its data and what it must compute. Reads no clock itself.
+
+    A request without `expected` can be run, not checked.
+    """
 
     def __init__(self, backend: Backend, request: Mapping[str, Any]) -> None:
         self.implementation = backends.IMPLEMENTATIONS[request["implementation"]]
         self.case = Case(**request["case"])
         self.mode: Mode = request["mode"]
-        self.expected: Expected = read_expected(Path(request["expected"]))
+        self._request = request
         self.weights: Weights = make_weights(self.case)
         self.batch: Batch = make_batch(self.case)
         self._backend = backend
         self.runner: Runner
+
+    @cached_property
+    def expected(self) -> Expected:
+        return read_expected(Path(self._request["expected"]))
 
     def build(self, stopwatch: measure.Stopwatch) -> None:
         strategy = self.implementation.strategy.name
@@ -47,10 +55,22 @@ class Subject:
         if self.implementation.kind == "limit":
             return outputs.Check(differences={}, fault=None)
         if self.mode == "forward":
-            return outputs.check_forward(self.case, self.runner.fetch(first), self.expected)
+            output = self.runner.fetch(first)
+            fault = outputs.other_dtype(self.case, output)
+            if fault is not None:
+                return outputs.Check(differences={}, fault=fault)
+            return outputs.check_forward(self.case, output, self.expected)
         loss = self.runner.fetch_loss(first)
         probed, gradients = outputs.probe_gradients(self.runner, self.weights, self.batch)
         return outputs.check_train(self.case, [loss, probed], gradients, self.expected)
+
+    def is_finite(self, out: Any) -> bool:
+        """Whether the numbers that a call left are numbers: outputs and state, or the loss."""
+        if self.mode == "train":
+            return bool(np.isfinite(self.runner.fetch_loss(out)))
+        fetched = self.runner.fetch(out)
+        arrays = [fetched.outputs, *(array for layer in fetched.state for array in layer.values())]
+        return all(bool(np.isfinite(array).all()) for array in arrays)
 
     def check_again(self) -> outputs.Check:
         """The check after the timing, by a call that another batch's call came before.

@@ -120,7 +120,8 @@ class Sampling:
     waits up to `quiet_wait_s` for a quiet host, less often the more has been waited. With a
     `precision` (0.02 is 2 %) the blocks are a first look: what is not yet known that well gets as
     many again, and then twice as many. `budget_s` bounds the measuring; what does not fit in is
-    left out.
+    left out. With a `memory_limit_bytes` one block also looks for the longest T that runs within
+    it, in trials of at most `probe_limit_s`.
     """
 
     blocks: int
@@ -133,6 +134,8 @@ class Sampling:
     quiet_wait_s: float = 60.0
     precision: float | None = None
     budget_s: float | None = None
+    memory_limit_bytes: int | None = None
+    probe_limit_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -154,14 +157,22 @@ class Sampling:
             raise UsageError(f"precision {self.precision!r}: must be above 0 and below 1 (100%)")
         if self.budget_s is not None and not _between(self.budget_s, 0, MAX_BUDGET_S):
             raise UsageError(f"budget_s {self.budget_s!r}: must be seconds above 0, a week at most")
+        if self.memory_limit_bytes is not None and not _is_count(self.memory_limit_bytes):
+            raise UsageError(
+                f"memory_limit_bytes {self.memory_limit_bytes!r}: must be a whole number of 1 or "
+                "more, below 2^63"
+            )
+        if not _between(self.probe_limit_s, 0, 3600):
+            raise UsageError(f"probe_limit_s {self.probe_limit_s!r}: must be above 0, 3600 at most")
 
     def counts(self) -> dict[Measure, int]:
-        """In how many blocks each way of measuring takes part."""
-        return {
+        """In how many blocks each way of measuring takes part; what is not asked for lacks."""
+        counts: dict[Measure, int] = {
             "steady": self.blocks,
             "cold": self.cold_blocks,
             "memory": self.memory_blocks,
         }
+        return counts if self.memory_limit_bytes is None else {**counts, "capacity": 1}
 
     def but(
         self,
@@ -169,6 +180,7 @@ class Sampling:
         blocks: int | None = None,
         precision: float | None = None,
         budget_s: float | None = None,
+        memory_limit_bytes: int | None = None,
     ) -> Sampling:
         """The same with other values; with other blocks every kind of job takes part in them."""
         changed = self
@@ -179,6 +191,9 @@ class Sampling:
             changed,
             precision=self.precision if precision is None else precision,
             budget_s=self.budget_s if budget_s is None else budget_s,
+            memory_limit_bytes=(
+                self.memory_limit_bytes if memory_limit_bytes is None else memory_limit_bytes
+            ),
         )
 
 
@@ -222,8 +237,7 @@ class Sweep:
 
     def cap(self, job: Job) -> str | None:
         """Why this sweep leaves a job out, or None."""
-        longest = self.caps.get(job.implementation, {}).get(job.mode)
-        t = job.case.seq_len
+        longest, t = self.longest(job), job.case.seq_len
         if longest is None or t <= longest:
             return None
         return (
@@ -231,19 +245,24 @@ class Sweep:
             "compiling takes too long; --no-caps lifts it"
         )
 
+    def longest(self, job: Job) -> int | None:
+        """The T at which this sweep stops the job's implementation and mode; None: nowhere."""
+        return self.caps.get(job.implementation, {}).get(job.mode)
+
     def jobs(self, measure: Measure) -> list[Job]:
         """Every job of one way of measuring, capped ones too. Limits have steady jobs only.
 
-        The A/A twins come last.
+        A capacity job looks for its T itself, from the shortest one on. The A/A twins come last.
         """
         entries = self.implementations() + (self.limits() if measure == "steady" else [])
         jobs = [
             Job(implementation=entry.name, case=case, mode=mode, measure=measure)
             for case in self.cases()
+            if measure != "capacity" or case.seq_len == min(self.axes.seq_len)
             for mode in self.modes()
             for entry in entries
         ]
-        return jobs + self.twins(measure)
+        return jobs if measure == "capacity" else jobs + self.twins(measure)
 
     def twins(self, measure: Measure) -> list[Job]:
         """What is measured twice, to see what two identical things differ by here.

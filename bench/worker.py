@@ -17,7 +17,7 @@ import backends
 from backends.api import Backend, Case, Unavailable, Unsupported
 from backends.data import make_batch, make_weights
 from backends.reference.network import expected
-from bench import measure, memory
+from bench import limits, measure, memory
 from bench.beacon import Beacon
 from bench.expectation import write_expected
 from bench.record import Status
@@ -26,19 +26,34 @@ from bench.subject import Subject, verdict
 Reply = dict[str, Any]
 
 #: What frameworks say when memory ran out, besides `MemoryError`.
-_OOM_WORDS = ("out of memory", "RESOURCE_EXHAUSTED", "not enough memory", "can't allocate memory")
+_OOM_WORDS = (
+    *("out of memory", "RESOURCE_EXHAUSTED", "not enough memory", "can't allocate memory"),
+    *("Cannot allocate memory", "OOM when allocating", "std::bad_alloc", "failed to map segment"),
+)
 
 
-def failure(error: Exception) -> Reply:
+#: Of a longer reason the ends are kept: where it was raised, and what was said last.
+LONGEST_REASON = 20_000
+
+
+def failure(error: BaseException) -> Reply:
     """An exception as status and reason."""
-    if isinstance(error, Unsupported):
-        return {"status": Status.UNSUPPORTED, "reason": str(error)}
-    if isinstance(error, Unavailable):
-        return {"status": Status.UNAVAILABLE, "reason": str(error)}
     message = f"{type(error).__name__}: {error}"
+    if isinstance(error, Unsupported):
+        return {"status": Status.UNSUPPORTED, "reason": _cut(str(error) or message)}
+    if isinstance(error, Unavailable):
+        return {"status": Status.UNAVAILABLE, "reason": _cut(str(error) or message)}
     if isinstance(error, MemoryError) or any(word in message for word in _OOM_WORDS):
-        return {"status": Status.OOM, "reason": message.splitlines()[0]}
-    return {"status": Status.CRASHED, "reason": "".join(traceback.format_exception(error))}
+        return {"status": Status.OOM, "reason": _cut(message.splitlines()[0])}
+    return {"status": Status.CRASHED, "reason": _cut("".join(traceback.format_exception(error)))}
+
+
+def _cut(text: str) -> str:
+    """A text of a sane size: it goes through a channel, into a record and into tables."""
+    half = LONGEST_REASON // 2
+    if len(text) <= LONGEST_REASON:
+        return text
+    return f"{text[:half]}\n[{len(text) - 2 * half:,} characters cut]\n{text[-half:]}"
 
 
 class Worker:
@@ -67,6 +82,7 @@ class Worker:
             "prepare": self._prepare,
             "cold": self._cold,
             "memory": self._memory,
+            "probe": self._probe,
             "warm": self._warm,
             "turn": self._turn,
             "alone": self._alone,
@@ -74,7 +90,7 @@ class Worker:
         }
         try:
             return operations[request["op"]](request)
-        except Exception as error:
+        except BaseException as error:  # a library's sys.exit(), too
             return failure(error)
 
     def _describe(self, _request: Mapping[str, Any]) -> Reply:
@@ -131,8 +147,8 @@ class Worker:
         subject.build(measure.Stopwatch())
         subject.load()
         build_peak = meter.read()
-        first = subject.call()
-        subject.runner.sync(first)
+        # No handle is kept from one call to the next: it would count as the implementation's.
+        subject.runner.sync(subject.call())
         subject.runner.sync(subject.call())
         run_peak = meter.read()
         values: dict[str, float] = {
@@ -141,14 +157,25 @@ class Worker:
             "peak_bytes": max(build_peak, run_peak),
             **subject.program(),
         }
-        if subject.mode == "train":
-            # The second step moved the weights; what it left is not what the oracle expects.
-            subject.load()
-            first = subject.call()
-            subject.runner.sync(first)
-        reply = verdict(subject.check(first))
+        # Loaded again: in training, the steps moved the weights from where the oracle has them.
+        subject.load()
+        out = subject.call()
+        subject.runner.sync(out)
+        reply = verdict(subject.check(out))
         values["calibration_error"] = memory.calibration_error()
         return {**reply, "values": values}
+
+    def _probe(self, request: Mapping[str, Any]) -> Reply:
+        """Build, load and call once within a limit of memory; what that left must be finite."""
+        subject = Subject(self._backend(), request)
+        with limits.enforced(request["limit"]):
+            subject.build(measure.Stopwatch())
+            subject.load()
+            out = subject.call()
+            subject.runner.sync(out)
+        if subject.is_finite(out):
+            return {"status": Status.OK, "reason": ""}
+        return {"status": Status.NAN, "reason": "what it computes is not finite"}
 
     def _warm(self, request: Mapping[str, Any]) -> Reply:
         """Warm one arm up and size its samples."""
@@ -180,7 +207,7 @@ class Worker:
         before = _switches()
         try:
             samples = measured([self._arms[name] for name in order], show)
-        except Exception as error:
+        except BaseException as error:
             return {**failure(error), "culprit": order[self._beacon.read()]}
         return {
             "status": Status.OK,

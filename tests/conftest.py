@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import settings
 import backends
 from backends.api import Backend, Case, Mode, Runner
 from bench import block
-from tests import scripted
 from tests.checks import Build
+from tests.scripted_runs import left_behind, registered
 
 # The same examples every time: a failure that comes and goes tells nothing about a change.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -58,15 +59,11 @@ def build_with() -> Callable[[str], Build]:
 
 
 @pytest.fixture
-def scripted_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def scripted_backend() -> Iterator[None]:
     """Register the scripted backend here and in every worker that starts; none may be left."""
-    monkeypatch.setenv(backends.EXTRA_VARIABLE, "tests.scripted")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
-    monkeypatch.setitem(backends.BACKENDS, "scripted", scripted.INFO)
-    for strategy in scripted.INFO.strategies:
-        entry = backends.Implementation(backend="scripted", strategy=strategy)
-        monkeypatch.setitem(backends.IMPLEMENTATIONS, entry.name, entry)
-    monkeypatch.setattr(block, "PREPARE_LIMIT_S", 5.0)
-    yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.is_running()]
-    assert left == []
+    # Not `monkeypatch`: what a test changes with that is restored before this is.
+    with registered() as mark, patch.object(block, "PREPARE_LIMIT_S", 5.0):
+        yield
+    children = psutil.Process().children(recursive=True)
+    assert [child for child in children if child.is_running()] == []
+    assert left_behind(mark) == []

@@ -1,162 +1,224 @@
 """A backend that behaves as its strategy's name says: the real launcher has to survive it.
 
-Loaded by workers through the variable `backends.EXTRA_VARIABLE`.
+Loaded by workers through the variable `backends.EXTRA_VARIABLE`. `FAULTS` says of each strategy
+that misbehaves what it does, and how its jobs must end.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+import psutil
 
 from backends.api import (
     BackendInfo,
-    Batch,
     Case,
     Mode,
-    Output,
     Runner,
     Stage,
     Strategy,
+    Unavailable,
     Unsupported,
-    Weights,
     unstaged,
 )
-from backends.reference.adapter import OracleRunner
+from tests.scripted_runners import (
+    Allocates,
+    CarriesOn,
+    Grows,
+    HangsInExit,
+    InTurn,
+    LargeReply,
+    Memoises,
+    Nan,
+    Noisy,
+    OnCall,
+    OnLoad,
+    OtherDtype,
+    OtherShape,
+    Scripted,
+    Slow,
+    Wrong,
+    hang,
+)
+
+#: The module that workers import as the framework: another one may fail, or never end.
+MODULE_VARIABLE = "SCRIPTED_MODULE"
 
 
-class _Scripted(OracleRunner):
-    """The oracle, which is right, until a script says otherwise."""
-
-    calls = 0
-
-    def forward(self) -> Output:
-        self.calls += 1
-        return super().forward()
-
-
-class _Wrong(_Scripted):
-    def forward(self) -> Output:
-        out = super().forward()
-        return Output(outputs=out.outputs + 0.5, state=out.state)
-
-    def train(self) -> float:
-        return super().train() + 0.5
-
-
-class _Nan(_Scripted):
-    def forward(self) -> Output:
-        out = super().forward()
-        return Output(outputs=out.outputs * np.nan, state=out.state)
-
-    def train(self) -> float:
-        return float("nan")
-
-
-class _OnLoad(_Scripted):
-    """Misbehaves when the weights arrive."""
-
-    def __init__(self, case: Case, act: Callable[[], Any]) -> None:
-        super().__init__(case)
-        self._act = act
-
-    def load(self, weights: Weights) -> None:
-        super().load(weights)
-        self._act()
-
-
-class _OnCall(_Scripted):
-    """Right in the checks, then misbehaves in the n-th call."""
-
-    def __init__(self, case: Case, after: int, act: Callable[[], Any]) -> None:
-        super().__init__(case)
-        self._after, self._act = after, act
-
-    def forward(self) -> Output:
-        if self.calls >= self._after:
-            self._act()
-        return super().forward()
-
-
-class _Memoises(_Scripted):
-    """Computes once and hands the result out again, whatever is bound."""
-
-    def forward(self) -> Output:
-        if not self.calls:
-            self._kept = super().forward()
-        return self._kept
-
-
-class _CarriesOn(_Scripted):
-    """Starts each call from the state in which the one before ended."""
-
-    def forward(self) -> Output:
-        out = super().forward()
-        self._batch = replace(self._batch, initial_state=out.state)
-        return out
-
-    def bind(self, batch: Batch) -> None:
-        if not self.calls:
-            super().bind(batch)
-
-
-class _Slow(_Scripted):
-    def forward(self) -> Output:
-        time.sleep(0.01)
-        return super().forward()
-
-
-class _Allocates(_Scripted):
-    """Holds 64 MB more than it needs."""
-
-    def load(self, weights: Weights) -> None:
-        super().load(weights)
-        self._held = np.ones(64_000_000, np.uint8)
-
-
-class _Noisy(_Scripted):
-    def bind(self, batch: Batch) -> None:
-        super().bind(batch)
-        print("noise" * 20000)
-        sys.stdout.flush()
-
-
-def _raise(error: Exception) -> None:
+def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-def _segv() -> None:
-    os.kill(os.getpid(), signal.SIGSEGV)
+def _raise_error() -> NoReturn:
+    raise RuntimeError("scripted failure")
 
 
-def _hang() -> None:
-    time.sleep(3600)
+def _exit() -> NoReturn:
+    os._exit(7)
 
+
+def _signal(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def _killed_from_outside() -> None:
+    subprocess.run(["kill", "-KILL", str(os.getpid())], check=False)
+    hang()
+
+
+def _kill_server() -> None:
+    server = psutil.Process(os.getppid())
+    if "--serve" in server.cmdline():  # else it is whoever measures
+        server.kill()
+        hang()
+
+
+def _out_of_memory() -> None:
+    np.ones(1 << 56, np.uint8)
+
+
+def _exhausted() -> None:
+    raise RuntimeError("RESOURCE_EXHAUSTED: failed to allocate 64 bytes")
+
+
+def _leave_child(*, session: bool = False) -> None:
+    subprocess.Popen(["sleep", "3600"], start_new_session=session)
+
+
+def _leave_session() -> None:
+    _leave_child(session=True)
+
+
+def _fork_child() -> None:
+    """A child without a program of its own has everything open that its parent has."""
+    if os.fork() == 0:
+        hang()
+
+
+def _then_exit(act: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        act()
+        _exit()
+
+    return both
+
+
+def _close_channel() -> None:
+    """What turns itself into a daemon closes all that it has open."""
+    os.closerange(3, 256)
+    hang()
+
+
+class Fault(NamedTuple):
+    """What a strategy does, and how its jobs must end: the status, and words of the reason."""
+
+    name: str
+    what: str
+    status: str
+    says: str
+    script: Callable[[Case], Runner]
+
+
+def _load(act: Callable[[], Any]) -> Callable[[Case], Runner]:
+    return lambda case: OnLoad(case, act)
+
+
+def _call(after: int, act: Callable[[], Any]) -> Callable[[Case], Runner]:
+    return lambda case: OnCall(case, after, act)
+
+
+def _turn(act: Callable[[], Any]) -> Callable[[Case], Runner]:
+    return lambda case: InTurn(case, act)
+
+
+_SEGV = _signal(signal.SIGSEGV)
+_OK, _WRONG, _NAN, _OOM = "ok", "wrong output", "nan", "oom"
+_CRASHED, _TIMEOUT = "crashed", "timeout"
+_UNSUPPORTED, _UNAVAILABLE = "unsupported", "unavailable"
+_IN_PREPARE, _IN_TURN = "no answer to 'prepare' within", "no answer to 'turn' within"
+_SIGKILL = "killed by SIGKILL, as the kernel does where memory runs out"
+
+# fmt: off
+_COMPUTES = (
+    Fault("wrong", "outputs off by 0.5", _WRONG, "outputs differ by 0.5", Wrong),
+    Fault("nan", "outputs are NaN", _NAN, "outputs: not finite", Nan),
+    Fault("other-shape", "outputs are [T, B, H]", _WRONG, "another shape", OtherShape),
+    Fault("other-dtype", "outputs of the other dtype", _WRONG, "are float32, not", OtherDtype),
+    Fault("memoises", "hands the first result out again", _WRONG,
+          "after the timing: outputs do not follow the batch", Memoises),
+    Fault("carries-on", "starts from the last call's state", _WRONG,
+          "after the timing: outputs differ", CarriesOn),
+    Fault("unsupported", "refuses the case", _UNSUPPORTED, "expresses nothing",
+          lambda case: _raise(Unsupported("scripted: this strategy expresses nothing"))),
+    Fault("unavailable", "misses a GPU", _UNAVAILABLE, "device gpu: not found",
+          lambda case: _raise(Unavailable("device gpu: not found"))),
+    Fault("says-nothing", "refuses without a word", _UNSUPPORTED, "Unsupported: ",
+          lambda case: _raise(Unsupported())),
+)
+_DIES = (
+    Fault("raises", "raises", _CRASHED, "RuntimeError: scripted", _load(_raise_error)),
+    Fault("quits", "calls sys.exit(3)", _CRASHED, "SystemExit: 3", _load(lambda: sys.exit(3))),
+    Fault("segv", "SIGSEGV", _CRASHED, "killed by SIGSEGV", _load(_SEGV)),
+    Fault("exits", "os._exit(7)", _CRASHED, "exit status 7", _load(_exit)),
+    Fault("exits-0", "ends well without a result", _CRASHED, "exit status 0",
+          _load(lambda: os._exit(0))),
+    Fault("killed", "SIGKILL from outside", _CRASHED, _SIGKILL, _load(_killed_from_outside)),
+    Fault("oom", "asks for 64 PB", _OOM, "Unable to allocate 64.0 PiB", _load(_out_of_memory)),
+    Fault("exhausted", "RESOURCE_EXHAUSTED", _OOM, "RESOURCE_EXHAUSTED", _load(_exhausted)),
+    Fault("raises-warm", "raises while it is warmed", _CRASHED, "scripted", _call(3, _raise_error)),
+    Fault("segv-warm", "SIGSEGV while it is warmed", _CRASHED, "SIGSEGV", _call(3, _SEGV)),
+    Fault("raises-in-turn", "raises in a turn", _CRASHED, "scripted", _turn(_raise_error)),
+    Fault("segv-in-turn", "SIGSEGV in a turn", _CRASHED, "SIGSEGV", _turn(_SEGV)),
+    Fault("exits-in-turn", "os._exit(7) in a turn", _CRASHED, "exit status 7", _turn(_exit)),
+    Fault("killed-in-turn", "SIGKILL from outside in a turn", _CRASHED, _SIGKILL,
+          _turn(_killed_from_outside)),
+    Fault("kills-server", "kills its fork server in a turn", _CRASHED, "with its fork server",
+          _turn(_kill_server)),
+    Fault("oom-in-turn", "asks for 64 PB in a turn", _OOM, "Unable to", _turn(_out_of_memory)),
+)
+_HANGS = (
+    Fault("hangs-in-build", "hangs in build", _TIMEOUT, _IN_PREPARE, lambda case: hang()),
+    Fault("hangs", "hangs while weights are loaded", _TIMEOUT, _IN_PREPARE, _load(hang)),
+    Fault("hangs-in-first", "hangs in the first call", _TIMEOUT, _IN_PREPARE, _call(0, hang)),
+    Fault("stops", "SIGSTOP", _TIMEOUT, _IN_PREPARE, _load(_signal(signal.SIGSTOP))),
+    Fault("hangs-in-turn", "hangs in a turn", _TIMEOUT, _IN_TURN, _turn(hang)),
+    Fault("hangs-in-exit", "stays after its last result", _OK, "", HangsInExit),
+    Fault("closes-channel", "closes its channel, and stays", _CRASHED, "broke off during 'prepare'",
+          _load(_close_channel)),
+)
+_LEAVES = (
+    Fault("leaves-child", "leaves `sleep 3600`, ends well", _OK, "", _load(_leave_child)),
+    Fault("leaves-session", "the same, in its own session", _OK, "", _load(_leave_session)),
+    Fault("child-and-exit", "leaves `sleep 3600`, dies", _CRASHED, "exit status 7",
+          _load(_then_exit(_leave_child))),
+    Fault("session-and-exit", "the same, in its own session", _CRASHED, "exit status 7",
+          _load(_then_exit(_leave_session))),
+    Fault("fork-and-exit", "leaves a fork of itself, dies", _CRASHED, "exit status 7",
+          _load(_then_exit(_fork_child))),
+)
+_SAYS = (
+    Fault("noisy", "megabytes on stdout and stderr", _OK, "", Noisy),
+    Fault("large-reply", "an answer of half a megabyte", _OK, "", LargeReply),
+    Fault("huge-message", "an exception of 50 MB", _CRASHED, "characters cut",
+          _load(lambda: _raise(RuntimeError("scripted" * 6_250_000)))),
+)
+# fmt: on
+
+FAULTS = (*_COMPUTES, *_DIES, *_HANGS, *_LEAVES, *_SAYS)
 
 _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
-    "fine": _Scripted,
-    "fine-too": _Scripted,
-    "slow": _Slow,
-    "allocates": _Allocates,
-    "memoises": _Memoises,
-    "carries-on": _CarriesOn,
-    "noisy": _Noisy,
-    "wrong": _Wrong,
-    "nan": _Nan,
-    "raises": lambda case: _OnLoad(case, lambda: _raise(RuntimeError("scripted failure"))),
-    "segv": lambda case: _OnLoad(case, _segv),
-    "exits": lambda case: _OnLoad(case, lambda: os._exit(7)),
-    "exits-0": lambda case: _OnLoad(case, lambda: os._exit(0)),
-    "hangs": lambda case: _OnLoad(case, _hang),
-    "oom": lambda case: _OnLoad(case, lambda: _raise(MemoryError("scripted"))),
-    "raises-late": lambda case: _OnCall(case, 4, lambda: _raise(RuntimeError("scripted late"))),
-    "segv-late": lambda case: _OnCall(case, 4, _segv),
+    "fine": Scripted,
+    "fine-too": Scripted,
+    "slow": Slow,
+    "allocates": Allocates,
+    "grows": Grows,
+    **{fault.name: fault.script for fault in FAULTS},
 }
 
 
@@ -173,8 +235,6 @@ class ScriptedBackend:
         return {"cpu": "scripted"}
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
-        if strategy == "unsupported":
-            raise Unsupported("scripted: this strategy expresses nothing")
         with stage("script"):
             return _SCRIPTS[strategy](case)
 
@@ -190,13 +250,13 @@ def environment(threads: int) -> dict[str, str]:
 INFO = BackendInfo(
     name="scripted",
     # What is not there fails in the server or the worker, where a broken framework does.
-    module="tests.absent" if os.environ.get("SCRIPTED_IMPORT_FAILS") else "tests.scripted",
+    module=os.environ.get(MODULE_VARIABLE, "tests.scripted"),
     extra=None,
     requires=("numpy",),
     environment=environment,
     preload=("numpy",),
     strategies=tuple(
         Strategy(name=name, kind="static" if name == "fine-too" else "dynamic", title=name)
-        for name in (*_SCRIPTS, "unsupported")
+        for name in _SCRIPTS
     ),
 )

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import psutil
+
+import backends
 from bench import run
 from bench.launch import Start
 from bench.record import Record, Run
 from bench.sweep import Axes, Sampling, Sweep
+from tests import scripted
+
+#: Whatever a run starts has this variable, with a value of its own.
+_MARK = "SCRIPTED_RUN"
 
 AXES = Axes(
     cell=("lstm",),
@@ -34,19 +47,112 @@ SAMPLING = Sampling(
 )
 
 
-def sweep(*strategies: str, mode: str = "forward", blocks: int = 2, **sampling: Any) -> Sweep:
+def sweep(
+    *strategies: str,
+    mode: str = "forward",
+    dtype: str = "float64",
+    hidden: tuple[int, ...] = (4,),
+    blocks: int = 2,
+    **sampling: Any,
+) -> Sweep:
+    axes = replace(AXES, mode=(mode,), dtype=(dtype,), hidden=hidden)
     return Sweep(
         name="test",
         title="test",
-        axes=replace(AXES, backend=("scripted",), strategy=strategies, mode=(mode,)),
+        axes=replace(axes, backend=("scripted",), strategy=strategies),
         sampling=replace(SAMPLING, blocks=blocks, **sampling),
     )
 
 
-def execute(folder: Path, plan: Sweep, start: Start = "fork") -> Run:
+def execute(
+    folder: Path, plan: Sweep, start: Start = "fork", progress: run.Progress | None = None
+) -> Run:
     return run.execute(
-        plan, folder / "run", threads=1, start=start, command="test", progress=run.Silent()
+        plan,
+        folder / "run",
+        threads=1,
+        start=start,
+        command="test",
+        progress=progress or run.Silent(),
     )
+
+
+@contextmanager
+def registered() -> Iterator[str]:
+    """Within the body the scripted backend is known, here and in every worker that starts.
+
+    Gives the mark of the processes that are started meanwhile, for `left_behind`.
+    """
+    mark = uuid.uuid4().hex
+    entries = [
+        backends.Implementation(backend="scripted", strategy=strategy)
+        for strategy in scripted.INFO.strategies
+    ]
+    variables = {
+        _MARK: mark,
+        backends.EXTRA_VARIABLE: "tests.scripted",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    with (
+        patch.dict(os.environ, variables),
+        patch.dict(backends.BACKENDS, {"scripted": scripted.INFO}),
+        patch.dict(backends.IMPLEMENTATIONS, {entry.name: entry for entry in entries}),
+    ):
+        yield mark
+
+
+def left_behind(mark: str) -> list[psutil.Process]:
+    """Processes with this mark that are there, orphans too; what nobody has reaped yet is gone."""
+    found = []
+    for process in psutil.process_iter():
+        # Of others' processes, and of those that end meanwhile, nothing is known.
+        with suppress(psutil.Error):
+            if process.environ().get(_MARK) == mark and process.pid != os.getpid():
+                found.append(process)
+    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+class Acting(run.Silent):
+    """Does something when a job with this measure has been measured, the n-th time."""
+
+    def __init__(self, act: Callable[[], Any], measure: str = "cold", after: int = 1) -> None:
+        self._act, self._measure, self._left = act, measure, after
+
+    def advance(self, seconds: float, label: str) -> None:
+        if label.endswith(self._measure):
+            self._left -= 1
+            if self._left == 0:
+                self._act()
+
+
+def signal_server(number: int) -> int:
+    """Send a signal to the scripted backend's fork server; its process id."""
+    (server,) = (
+        child
+        for child in psutil.Process().children()
+        if {"--serve", "scripted"} <= set(child.cmdline())
+    )
+    server.send_signal(number)
+    return server.pid
+
+
+def missing(plan: Sweep, result: Run) -> list[str]:
+    """Planned jobs that have not exactly one record in each of their blocks, and what is foreign.
+
+    For sweeps without a precision, which know their blocks beforehand.
+    """
+    planned = {
+        (job.key, number): f"{job.arm} {job.measure} of block {number}"
+        for measure, blocks in plan.sampling.counts().items()
+        for job in plan.jobs(measure)
+        for number in range(blocks)
+    }
+    found = Counter((record.job.key, record.block) for record in result.records)
+    return [
+        *(f"{text}: {found[what]} records" for what, text in planned.items() if found[what] != 1),
+        *(f"{key} of block {number}: not planned" for key, number in found.keys() - planned.keys()),
+        *result.faults,
+    ]
 
 
 def of(result: Run, strategy: str, measure: str) -> list[Record]:

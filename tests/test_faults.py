@@ -2,73 +2,159 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import errno
+import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 import backends
-from bench import block
+from bench import block, counters, launch, machine, run
+from bench.beacon import Beacon
+from bench.errors import StoreError, UsageError
 from bench.launch import Start
-from bench.record import Status
-from tests import scripted
-from tests.scripted_runs import execute, of, sweep
-
-pytestmark = pytest.mark.usefixtures("scripted_backend")
-
-
-@pytest.mark.parametrize(
-    ("strategy", "status", "reason"),
-    [
-        ("wrong", Status.WRONG_OUTPUT, "outputs differ by 0.5"),
-        ("nan", Status.NAN, "outputs: not finite"),
-        ("memoises", Status.WRONG_OUTPUT, "after the timing: outputs do not follow the batch"),
-        ("carries-on", Status.WRONG_OUTPUT, "after the timing: outputs differ"),
-        ("raises", Status.CRASHED, "RuntimeError: scripted failure"),
-        ("segv", Status.CRASHED, "killed by SIGSEGV"),
-        ("exits", Status.CRASHED, "exit status 7"),
-        ("exits-0", Status.CRASHED, "exit status 0"),
-        ("hangs", Status.TIMEOUT, "no answer to 'prepare' within 1 s"),
-        ("oom", Status.OOM, "MemoryError: scripted"),
-        ("unsupported", Status.UNSUPPORTED, "expresses nothing"),
-        ("raises-late", Status.CRASHED, "scripted late"),
-        ("segv-late", Status.CRASHED, "killed by SIGSEGV"),
-    ],
+from bench.looks import unsettled
+from bench.record import Record, Run, Status, read_run
+from bench.worker import LONGEST_REASON
+from tests import scripted, synthetic
+from tests.scripted import FAULTS, Fault
+from tests.scripted_runs import (
+    Acting,
+    execute,
+    left_behind,
+    missing,
+    of,
+    registered,
+    signal_server,
+    sweep,
 )
-def test_a_fault_becomes_a_record_and_stops_nobody_else(
-    tmp_path: Path,
-    strategy: str,
-    status: Status,
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
+
+pytestmark = [pytest.mark.usefixtures("scripted_backend"), pytest.mark.xdist_group("faults")]
+
+#: Of the faults, what a worker without a fork server may take differently.
+SPAWNED = frozenset(
+    {"raises", "segv", "exits-0", "segv-in-turn", "hangs", "hangs-in-exit", "closes-channel"}
+    | {"leaves-child", "child-and-exit", "fork-and-exit"}
+)
+CHOSEN: dict[Start, list[Fault]] = {
+    "fork": list(FAULTS),
+    "spawn": [fault for fault in FAULTS if fault.name in SPAWNED],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survived:
+    """A run of many faults together, what is missing of it, and what it has left."""
+
+    result: Run
+    missing: list[str]
+    left: list[Any]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Start], Survived]:
+    """All faults in one run, beside two arms that behave; a run for each way to start workers."""
+
+    @cache
+    def survived(start: Start) -> Survived:
+        plan_of = ["fine", "fine-too", *(fault.name for fault in CHOSEN[start])]
+        limits = {"PREPARE_LIMIT_S": 4.0, "TURN_LIMIT_S": 4.0}
+        with (
+            registered() as mark,
+            patch.multiple(block, **limits),
+            patch.object(launch, "EXIT_LIMIT_S", 1.0),
+        ):
+            plan = sweep(*plan_of, blocks=1)
+            result = execute(tmp_path_factory.mktemp(start), plan, start)
+            return Survived(result=result, missing=missing(plan, result), left=left_behind(mark))
+
+    return survived
+
+
+def each(start: Start, status: Status | None = None) -> list[Any]:
+    return [
+        pytest.param(start, fault, id=f"{start}-{fault.name}")
+        for fault in CHOSEN[start]
+        if status in (None, fault.status)
+    ]
+
+
+@pytest.mark.parametrize(("start", "fault"), [*each("fork"), *each("spawn")])
+def test_a_fault_becomes_a_record(
+    together: Callable[[Start], Survived], start: Start, fault: Fault
 ) -> None:
-    monkeypatch.setattr(block, "PREPARE_LIMIT_S", 1.0)
-    result = execute(tmp_path, sweep("fine", strategy, blocks=1))
     for measure in ("steady", "cold", "memory"):
-        (record,) = of(result, strategy, measure)
-        assert record.status == status
-        assert reason in record.reason
-        assert record.samples == {}
-    # What dies in a turn takes the arms of its own process with it; others are measured on.
-    (fine,) = of(result, "fine", "steady")
-    limit = [r for r in result.records if r.job.implementation == "reference/products"]
-    assert {record.status for record in limit} == {Status.OK}
-    if not strategy.endswith("-late"):
-        assert fine.status == Status.OK
-        assert len(fine.samples["steady"]) >= 8
+        (record,) = of(together(start).result, fault.name, measure)
+        assert record.status == fault.status
+        assert fault.says in record.reason
+        assert bool(record.samples) is (record.status == Status.OK and measure != "memory")
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_fault_harms_nobody_else(together: Callable[[Start], Survived], start: Start) -> None:
+    survived = together(start)
+    assert survived.missing == []
+    assert survived.left == []
+    faulty = {f"scripted/{fault.name}" for fault in FAULTS if fault.status != Status.OK}
+    others = [r for r in survived.result.records if r.job.implementation not in faulty]
+    # Both that behave, with the twins of one, the limit, and what misbehaves beside its work.
+    assert len({record.job.arm for record in others}) >= 5
+    assert {record.status for record in others} == {Status.OK}
+    steady = [record for record in others if record.job.measure == "steady"]
+    assert len({record.worker["turns"] for record in steady}) == 1
+    assert len({len(record.samples["steady"]) for record in steady}) == 1
+    assert len(steady[0].samples["steady"]) >= 8
+
+
+def test_a_huge_message_is_cut_to_its_ends(together: Callable[[Start], Survived]) -> None:
+    (record,) = of(together("fork").result, "huge-message", "steady")
+    assert len(record.reason) < LONGEST_REASON + 100
+    assert record.reason.startswith("Traceback")
+    assert "\n[49,9" in record.reason
+    assert record.reason.endswith("scripted\n")
+
+
+def test_a_large_answer_is_whole(together: Callable[[Start], Survived]) -> None:
+    (record,) = of(together("fork").result, "large-reply", "steady")
+    assert len(record.values) == 20_000
+
+
+def test_noise_reaches_the_log_only(together: Callable[[Start], Survived]) -> None:
+    log = (together("fork").result.folder / "workers.log").read_bytes()
+    assert log.count(b"noise") >= 2 * 200_000
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_framework_that_does_not_import_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    monkeypatch.setenv("SCRIPTED_IMPORT_FAILS", "1")
-    result = execute(tmp_path, sweep("fine", blocks=1), start)
-    for measure in ("steady", "cold", "memory"):
-        (record,) = of(result, "fine", measure)
-        assert record.status == Status.CRASHED
-    limit = [r for r in result.records if r.job.implementation == "reference/products"]
-    assert {record.status for record in limit} == {Status.OK}
+    monkeypatch.setenv(scripted.MODULE_VARIABLE, "tests.absent")
+    check_only_scripted_failed(execute(tmp_path, sweep("fine", blocks=1), start), Status.CRASHED)
+
+
+def test_a_framework_whose_import_never_ends_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(3600)\n")
+    monkeypatch.setenv(scripted.MODULE_VARIABLE, "sleeper")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(launch, "IMPORT_LIMIT_S", 10.0)
+    check_only_scripted_failed(execute(tmp_path, sweep("fine", blocks=1)), Status.TIMEOUT)
+
+
+def check_only_scripted_failed(result: Run, status: Status) -> None:
+    for record in result.records:
+        failed = record.job.implementation == "scripted/fine"
+        assert record.status == (status if failed else Status.OK)
+    assert {record.job.measure for record in result.records} == {"steady", "cold", "memory"}
 
 
 def test_wrong_gradients_are_wrong_output(tmp_path: Path) -> None:
@@ -76,10 +162,13 @@ def test_wrong_gradients_are_wrong_output(tmp_path: Path) -> None:
     assert of(result, "wrong", "steady")[0].status == Status.WRONG_OUTPUT
 
 
-def test_noise_on_stdout_reaches_the_log_only(tmp_path: Path) -> None:
-    result = execute(tmp_path, sweep("noisy", blocks=1))
-    assert of(result, "noisy", "steady")[0].status == Status.OK
-    assert "noise" in (tmp_path / "run" / "workers.log").read_text()
+def test_float64_is_no_answer_to_float32(tmp_path: Path) -> None:
+    """It is right in every digit, so that values alone would not show it."""
+    result = execute(tmp_path, sweep("fine", "other-dtype", blocks=1, dtype="float32"))
+    assert of(result, "fine", "steady")[0].status == Status.OK
+    (record,) = of(result, "other-dtype", "steady")
+    assert record.status == Status.WRONG_OUTPUT
+    assert record.reason == "outputs or state are float64, not float32"
 
 
 def test_a_missing_framework_is_recorded_and_stops_nobody(
@@ -88,6 +177,113 @@ def test_a_missing_framework_is_recorded_and_stops_nobody(
     absent = replace(scripted.INFO, requires=("no-such-distribution",), extra="scripted")
     monkeypatch.setitem(backends.BACKENDS, "scripted", absent)
     result = execute(tmp_path, sweep("fine", blocks=1))
+    check_only_scripted_failed(result, Status.UNAVAILABLE)
     for record in of(result, "fine", "steady"):
-        assert record.status == Status.UNAVAILABLE
         assert "pip install 'rnn-bench[scripted]'" in record.reason
+
+
+def test_tensorflow_without_tf_keras_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "tf-keras":
+            raise metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(backends, "version", version)
+    said = "tf-keras not installed: pip install 'rnn-bench[tensorflow]'"
+    assert backends.missing("tensorflow") == said
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("measure", "after"), [("memory", 2), ("steady", 5)], ids=["between", "within"]
+)
+def test_a_fork_server_that_is_lost_is_replaced_and_costs_nobody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    measure: str,
+    after: int,
+) -> None:
+    """Between two blocks, and when all that take part in one have been built."""
+    monkeypatch.setattr(launch, "FORK_LIMIT_S", 2.0)
+    lost: list[int] = []
+    plan = sweep("fine", "fine-too", cold_blocks=2, memory_blocks=1)
+    hit = Acting(lambda: lost.append(signal_server(number)), measure, after)
+    result = execute(tmp_path, plan, progress=hit)
+    assert len(lost) == 1
+    assert missing(plan, result) == []
+    assert {record.status for record in result.records} == {Status.OK}
+
+
+def test_an_oracle_without_memory_costs_its_case_only(tmp_path: Path) -> None:
+    plan = sweep("fine", "fine-too", blocks=1, hidden=(4, 1 << 25))
+    result = execute(tmp_path, plan)
+    assert missing(plan, result) == []
+    for record in result.records:
+        if record.job.case.hidden == 4:
+            assert record.status == Status.OK
+        else:
+            assert record.status == Status.OOM
+            assert record.reason.startswith("the oracle: ")
+
+
+def test_a_disk_that_is_full_beside_the_records_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers share files with the parent: these meet a full disk as well."""
+    left = 20
+
+    def beacon(path: Path) -> Beacon:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return Beacon(path)
+
+    monkeypatch.setattr(block, "Beacon", beacon)
+    plan = sweep("fine", "fine-too", blocks=3)
+    with pytest.raises(StoreError, match=r"run: cannot be written \(No space left .* are kept\)"):
+        execute(tmp_path, plan)
+    kept = read_run(tmp_path / "run")
+    assert kept.manifest["status"] == "failed"
+    assert kept.records
+    assert missing(plan, run.resume(kept.folder, progress=run.Silent())) == []
+
+
+def test_one_cpu_is_enough(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    cpu = max(before)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        result = execute(tmp_path, sweep("fine", blocks=1))
+        with pytest.raises(UsageError, match="threads 2: must be between 1 and 1"):
+            run.chosen_cpus(2)
+        assert os.sched_getaffinity(0) == {cpu}
+    finally:
+        os.sched_setaffinity(0, before)
+    assert result.manifest["cpus"] == [cpu]
+    assert {record.status for record in result.records} == {Status.OK}
+
+
+def test_a_kernel_without_pressure_information_is_named_and_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_PRESSURE", "_CGROUPS"):
+        monkeypatch.setattr(counters, name, tmp_path / "nowhere")
+    monkeypatch.setattr(machine, "Path", lambda name: tmp_path / "nowhere")
+    assert machine.pressure() == {}
+    result = execute(tmp_path, sweep("fine", blocks=1))
+    for record in result.records:
+        assert record.status == Status.OK
+        assert "pressure_share" in record.worker["noise"]["missing"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+def test_what_no_clock_reads_asks_for_no_more_blocks(bad: float) -> None:
+    """Reports do not believe it either: test_report_faults.py."""
+
+    def spoil(record: Record) -> Record:
+        return replace(record, samples={name: [bad] for name in record.samples})
+
+    assert unsettled(synthetic.run().records, 1e-9) != []
+    assert unsettled(synthetic.run(change=spoil).records, 1e-9) == []

@@ -8,10 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +18,7 @@ from bench import run
 from bench.errors import UsageError
 from bench.record import MEASURES, Run, Status, Store, read_run
 from bench.report.evidence import groups_of
-from tests.scripted_runs import execute, sweep
+from tests.scripted_runs import Acting, execute, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
 
@@ -47,19 +45,6 @@ warmup_s = 0.001
 warmup_calls = 2
 quiet_wait_s = 0
 """
-
-
-class Acting(run.Silent):
-    """Does something when a job with this measure has been measured, the n-th time."""
-
-    def __init__(self, act: Callable[[], Any], measure: str = "cold", after: int = 1) -> None:
-        self._act, self._measure, self._left = act, measure, after
-
-    def advance(self, seconds: float, label: str) -> None:
-        if label.endswith(self._measure):
-            self._left -= 1
-            if self._left == 0:
-                self._act()
 
 
 def whole(result: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from bench import stats
 from bench.belief import doubt
 from bench.errors import UsageError
 from bench.floors import Floors, steady_blocks
-from bench.record import MEASURES, Job, Measure, Record, Run, Status
+from bench.record import Job, Measure, Record, Run, Status
 from bench.sweep import Sweep
 
 #: Outcomes that only reading can find.
@@ -91,6 +91,11 @@ class Evidence:
             if record.status == Status.OK and record.block not in self._faults
         }
 
+    @property
+    def believed(self) -> list[Record]:
+        """The records that count as measured."""
+        return list(self._good.values())
+
     @cached_property
     def outcome(self) -> Outcome:
         if self.void is not None:
@@ -146,6 +151,7 @@ class Group:
     """All jobs of one case and mode of one run: what is compared with each other.
 
     A/A twins are not among the jobs: they make `floors`. `confidence` is the level of intervals.
+    `calibration` says by backend how far off a known allocation was read when the run started.
     """
 
     run: str
@@ -154,6 +160,7 @@ class Group:
     jobs: Mapping[tuple[str, Measure], Evidence]
     floors: Floors = NO_FLOORS
     confidence: float = stats.CONFIDENCE
+    calibration: Mapping[str, float] = field(default_factory=dict)
 
     def get(self, implementation: str, measure: Measure) -> Evidence:
         """What is known of a job; nothing where no such job was planned or recorded."""
@@ -223,13 +230,36 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
         )
     looked = sweep is not None and sweep.sampling.precision is not None
     confidence = stats.look_confidence() if looked else stats.CONFIDENCE
-    floors = Floors.of(run.records)
+    floors, calibration = Floors.of(run.records), _calibration(run.manifest)
     groups = [
-        Group(run=label, case=c, mode=m, jobs=jobs, floors=floors, confidence=confidence)
+        Group(
+            run=label,
+            case=c,
+            mode=m,
+            jobs=jobs,
+            floors=floors,
+            confidence=confidence,
+            calibration=calibration,
+        )
         for (c, m), jobs in tables.items()
     ]
     return sorted(groups, key=reading_order), faults
 
+
+def _calibration(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """What the backends read of a known allocation at the start, as errors; one may lack."""
+    backends = manifest.get("backends")
+    found: dict[str, float] = {}
+    for name, info in backends.items() if isinstance(backends, Mapping) else ():
+        error = info.get("calibration_error") if isinstance(info, Mapping) else None
+        # A file may hold anything: what is no error of a reading is none.
+        if isinstance(error, int | float) and abs(error) < _LARGEST_ERROR:
+            found[name] = float(error)
+    return found
+
+
+#: Relative errors are below this.
+_LARGEST_ERROR = 1e6
 
 #: Why a planned job of a run with this status may have left no record.
 _ABSENT: Mapping[str, str] = {
@@ -246,7 +276,9 @@ def absent_reason(manifest: Mapping[str, Any]) -> str:
 
 
 def _planned_jobs(sweep: Sweep | None) -> Iterable[Job]:
-    return () if sweep is None else (job for measure in MEASURES for job in sweep.jobs(measure))
+    if sweep is None:
+        return ()
+    return (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure))
 
 
 def _void(records: Iterable[Record]) -> dict[tuple[str, Case, Mode], Record]:

@@ -116,7 +116,7 @@ def alone_against_paired(group: Group) -> list[tuple[Pair, float]]:
     found = []
     for pair in declared():
         a, b = (group.get(name, "steady") for name in (pair.a, pair.b))
-        change = alone_change(a.records, b.records)
+        change = alone_change(a.believed, b.believed)
         if change is not None:
             found.append((pair, change))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from bench import stats
+from bench import capacity, stats
 from bench.pairs import Pair, declared
 from bench.record import MEASURES, TO_FIRST, Status
 from bench.report import format as fmt
@@ -30,15 +30,24 @@ with a drift where the second half of the blocks had another ratio than the firs
 digits; "never (a)", "never (b)": that one leads in both. Static strategies come first, then \
 other variants. Intervals are not widened for the number of rows."""
 
+_CAPACITY_CAPTION = """\
+ Largest T, of a / of b: the longest sequence with which a call, or a training step, ran within \
+that much memory above the imported framework; to 5 %, and as "at least" where something else \
+ended the search. It stands in the rows of the shortest T, with which the search began."""
+
+#: What a capacity record holds -> what the column of either side is called.
+_CAPACITY_COLUMNS = (capacity.LARGEST, capacity.FAILED, capacity.LIMIT)
+
 
 def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     """Each strategy against its dynamic partner; one row a case, mode and pair."""
-    rows, heads, labels, status = [], [], [], []
+    rows, heads, labels, status, largest = [], [], [], [], []
     for group in groups:
         present = set(group.implementations(*MEASURES))
         for pair in declared():
             if pair.a in present:
                 rows.append(_row(group, pair))
+                largest.append([_largest(group, name, layout) for name in (pair.a, pair.b)])
                 heads.append(layout.head(group))
                 labels.append(pair.label)
                 status.append(_status(group, pair, layout.footnotes))
@@ -55,17 +64,49 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     display["peak"] = intervals(frame, "peak_ratio") + small.map({True: " small", False: ""})
     display["build"] = intervals(frame, "build_ratio")
     display["first call"] = intervals(frame, "first_ratio")
+    looked_for = any(side for both in largest for side in both)
+    header = _largest_header(frame)
+    if looked_for:
+        display[header] = [" / ".join(side or fmt.NONE for side in both) for both in largest]
     display["status"] = status
     return Table(
         name="static-dynamic",
         title="Static against dynamic",
-        caption=_CAPTION,
+        caption=_CAPTION + (_CAPACITY_CAPTION if looked_for else ""),
         frame=frame,
         display=display,
         heads=layout.heads(),
         words=("a / b", "verdict", "status"),
-        spare=("first call", "build", "peak", "break-even (calls)", "first result", "verdict"),
+        spare=(
+            *("first call", "build", "peak", "break-even (calls)"),
+            "first result",
+            *((header,) if looked_for else ()),
+            "verdict",
+        ),
     )
+
+
+def _largest_header(frame: pd.DataFrame) -> str:
+    """What the largest lengths are called, with the limit where the rows share one."""
+    sides = pd.concat([frame[f"{side}_{capacity.LIMIT}"] for side in "ab"])
+    limits = sides.dropna().unique()
+    if len(limits) != 1:
+        return "largest T"
+    unit = fmt.size(limits)
+    return f"largest T ({fmt.digits(limits[0] / unit.scale)} {unit.name})"
+
+
+def _largest(group: Group, name: str, layout: Layout) -> str:
+    """The largest T of an implementation in words; "" where it was not looked for."""
+    job = group.get(name, "capacity")
+    if not job.planned:
+        return ""
+    found, failed = (over_blocks(job.values(n)) for n in (capacity.LARGEST, capacity.FAILED))
+    if found is None:
+        return layout.footnotes.cell(group.outcomes(name, "capacity"))
+    if failed is not None and capacity.is_close(found.value, failed.value):
+        return f"{found.value:,.0f}" if found.value else "none"
+    return f"at least {found.value:,.0f} {layout.footnotes.mark(job.outcome.reason)}"
 
 
 def _verdicts(frame: pd.DataFrame) -> list[str]:
@@ -92,6 +133,7 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
         "floor_measured": floor.measured,
         **ratio_columns("drift", drift),
         "drifts": stats.judge(drift, stats.DRIFT) != "cannot tell",
+        **_capacities(group, pair),
         "peak_is_small": any(min(peak.values(), default=math.inf) < SMALL_BYTES for peak in peaks),
         **_break_even(group, pair, ratios),
         **{
@@ -100,6 +142,18 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
             for column, value in ratio_columns(f"{name}_ratio", ratio).items()
         },
     }
+
+
+def _capacities(group: Group, pair: Pair) -> dict[str, object]:
+    """What was found of the longest sequences; NaN where it was not looked for."""
+    row: dict[str, object] = {}
+    for side, name in (("a", pair.a), ("b", pair.b)):
+        job = group.get(name, "capacity")
+        row |= ends({f"{side}_{k}": v for k, v in group.outcomes(name, "capacity").items()})
+        for column in _CAPACITY_COLUMNS:
+            found = over_blocks(job.values(column))
+            row[f"{side}_{column}"] = math.nan if found is None else found.value
+    return row
 
 
 def _drift(group: Group, pair: Pair) -> stats.Ratio | None:

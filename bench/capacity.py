@@ -1,0 +1,194 @@
+"""The longest sequence that runs within a limit of memory, found by trying.
+
+Each trial is one call (of a training job: one step) in a fresh worker under a hard limit, see
+`bench.limits`. The limit is on what building, loading and calling take beyond the framework as it
+is imported and started; the harness's own copy of the data is no part of it, as in a memory job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import psutil
+
+from backends.api import Case
+from bench import limits
+from bench.block import backend_of
+from bench.errors import UsageError
+from bench.launch import Team, WorkerDied, WorkerHung
+from bench.record import Job, Record, Status
+from bench.sweep import Sweep
+
+#: Values of a capacity record. The largest T is 0 where not even T=1 ran; the smallest that failed
+#: is absent where none was met, and then `Record.reason` says what ended the search.
+LARGEST, FAILED, LIMIT = "largest_seq_len", "smallest_failed_seq_len", "limit_bytes"
+
+#: A search ends when what runs and what does not are this close, or one step apart.
+TOLERANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Whether a T ran within the limit; `fits` is None where something else kept it from running.
+
+    `status` and `reason` are those of what did.
+    """
+
+    fits: bool | None
+    status: Status = Status.OK
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """`largest` is the largest T that ran, `failed` the smallest that did not, or None.
+
+    `status` and `reason` are those of what ended the search.
+    """
+
+    largest: int
+    failed: int | None
+    status: Status
+    reason: str
+
+
+def is_close(largest: float, failed: float) -> bool:
+    """Whether no trial is needed between a T that runs and one that does not."""
+    return failed - largest <= max(1, TOLERANCE * largest)
+
+
+def search(first: int, longest: int | None, attempt: Callable[[int], Trial]) -> Found:
+    """Double T from `first` on until it does not fit, then halve the gap until it is small.
+
+    No T above `longest` is tried. Where `first` does not fit, what is below it is searched. What
+    fits is taken to be all that is shorter than something that does.
+    """
+    largest, failed, seq_len, why = 0, None, first, ""
+    while True:
+        trial = attempt(seq_len)
+        if trial.fits is None:
+            why = f"T={seq_len:,}: {trial.reason}"
+            return Found(largest=largest, failed=failed, status=trial.status, reason=why)
+        if trial.fits:
+            largest = seq_len
+        else:
+            failed, why = seq_len, f"T={seq_len:,}: {trial.reason}"
+        if failed is not None:
+            if is_close(largest, failed):
+                return Found(largest=largest, failed=failed, status=Status.OK, reason=why)
+            seq_len = (largest + failed) // 2
+        elif seq_len == longest:
+            why = f"T={seq_len:,}: it fits, and this sweep stops there; --no-caps lifts it"
+            return Found(largest=largest, failed=None, status=Status.OK, reason=why)
+        else:
+            seq_len = 2 * seq_len if longest is None else min(2 * seq_len, longest)
+
+
+def data_bytes(case: Case) -> int:
+    """What nobody can do without: inputs [B, T, D], and outputs or targets [B, T, H]."""
+    features = case.inputs + case.hidden
+    return case.batch * case.seq_len * features * np.dtype(case.dtype).itemsize
+
+
+def check_limit(sweep: Sweep) -> None:
+    """Raise `UsageError` for a limit that this host has not the memory to reach."""
+    limit_bytes, here = sweep.sampling.memory_limit_bytes, psutil.virtual_memory().total
+    if limit_bytes is not None and limit_bytes > here:
+        raise UsageError(
+            f"memory-limit {limit_bytes / 1e6:,.0f}M: this host has {here / 1e6:,.0f}M"
+        )
+
+
+def capacity(team: Team, job: Job, block: int, sweep: Sweep, go_on: Callable[[], None]) -> Record:
+    """The record of a capacity job. `go_on` is called before each trial, and may raise.
+
+    A trial that does not fit is one that the kernel killed for it, one that was refused memory, and
+    under RLIMIT_AS every one of which the worker died: what has no memory dies in many ways. What
+    takes too long, or fails otherwise, ends the search: of a longer T nothing is known then.
+    """
+    limit_bytes = sweep.sampling.memory_limit_bytes
+    if limit_bytes is None:
+        raise ValueError(f"{job.arm}: a capacity job of a sweep without a limit of memory")
+    if job.case.device != "cpu":
+        reason = f"device {job.case.device}: the limit is on the memory of the host"
+        return Record(job=job, block=block, status=Status.UNSUPPORTED, reason=reason)
+    place = limits.find_place()
+    trials: list[dict[str, Any]] = []
+
+    def attempt(seq_len: int) -> Trial:
+        go_on()
+        asked = replace(job, case=replace(job.case, seq_len=seq_len))
+        if data_bytes(asked.case) > limit_bytes:
+            trial = Trial(fits=False, reason="its data alone are larger than the limit")
+        else:
+            trial = _attempt(team, asked, place, limit_bytes, sweep.sampling.probe_limit_s)
+        trials.append({"seq_len": seq_len, "fits": trial.fits, "reason": trial.reason})
+        return trial
+
+    found = search(job.case.seq_len, sweep.longest(job), attempt)
+    known = found.largest > 0 or found.failed is not None
+    values = {LARGEST: found.largest} if known else {}
+    return Record(
+        job=job,
+        block=block,
+        status=Status.OK if known else found.status,
+        reason=found.reason,
+        values={
+            **values,
+            **({FAILED: found.failed} if found.failed is not None else {}),
+            LIMIT: limit_bytes,
+        },
+        worker={
+            "limited_by": limits.ADDRESSES if place is None else place.version.name,
+            "trials": trials,
+        },
+    )
+
+
+@contextmanager
+def _group(place: limits.Place | None, limit_bytes: int) -> Iterator[limits.Group | None]:
+    if place is None:
+        yield None
+        return
+    with limits.group(place, limit_bytes) as made:
+        yield made
+
+
+def _attempt(
+    team: Team, job: Job, place: limits.Place | None, limit_bytes: int, limit_s: float
+) -> Trial:
+    """Run the job's case once, in a worker of its own that may take so many bytes."""
+    with _group(place, limit_bytes) as made:
+        try:
+            worker = team.worker(backend_of(job), fresh_cache=True)
+        except (WorkerDied, WorkerHung) as error:
+            return Trial(fits=None, status=Status.CRASHED, reason=str(error))
+        message = {
+            "op": "probe",
+            "implementation": job.implementation,
+            "case": asdict(job.case),
+            "mode": job.mode,
+            "limit": limits.order(limit_bytes, made),
+        }
+        with worker:
+            try:
+                reply = worker.request(message, limit_s=limit_s)
+            except WorkerHung as error:
+                return Trial(fits=None, status=Status.TIMEOUT, reason=str(error))
+            except WorkerDied as error:
+                status = Status.OOM if made is None else Status.CRASHED
+                reply = {"status": status, "reason": str(error)}
+        # A compiler that the worker started may be what was killed, and the worker alive to say so.
+        killed = made is not None and made.kills() > 0
+    status = Status(reply["status"])
+    if status == Status.OK:
+        return Trial(fits=True)
+    if killed:
+        return Trial(fits=False, reason="killed at the limit")
+    # Of a traceback, the line that says what happened.
+    reason = str(reply["reason"]).strip().splitlines()[-1]
+    return Trial(fits=False if status == Status.OOM else None, status=status, reason=reason)

@@ -1,0 +1,44 @@
+"""How processes end: by themselves in time, or killed with all that they have started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+import psutil
+
+_PAUSE_S = 0.01
+
+
+def exit_text(code: int) -> str:
+    """An exit code as words: a signal's name where it was one."""
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL, as the kernel does where memory runs out"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def has_ended(pid: int, limit_s: float) -> bool:
+    """Whether a process ends by itself in this time: it is gone then, or waits to be reaped."""
+    end_s = time.monotonic() + limit_s
+    while True:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(_PAUSE_S)
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process that leads a group, and what it has started in it.
+
+    Only before it is reaped: its id, and so the group's, may be somebody else's afterwards.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

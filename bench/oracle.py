@@ -1,0 +1,34 @@
+"""What every implementation of a case must compute, asked of a worker of its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from backends.api import Case
+from bench.launch import Team, WorkerDied, WorkerHung
+from bench.record import Status
+
+#: The oracle is slow and obvious, not fast.
+ORACLE_LIMIT_S = 1800.0
+
+
+class NoOracle(Exception):
+    """What a case must compute could not be computed; `status` is what its jobs end with."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(f"the oracle: {reason}")
+        self.status = status
+
+
+def ask_oracle(team: Team, case: Case, path: Path) -> None:
+    """Have a worker write what every implementation of a case must compute, or raise `NoOracle`."""
+    try:
+        with team.worker("reference") as worker:
+            message = {"op": "expect", "case": asdict(case), "path": str(path)}
+            reply = worker.request(message, limit_s=ORACLE_LIMIT_S)
+    except (WorkerDied, WorkerHung) as error:
+        hung = isinstance(error, WorkerHung)
+        raise NoOracle(Status.TIMEOUT if hung else Status.CRASHED, str(error)) from error
+    if reply["status"] != Status.OK:
+        raise NoOracle(Status(reply["status"]), reply["reason"])

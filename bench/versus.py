@@ -1,0 +1,224 @@
+"""Two environments, one host, one sweep: what another version of a framework changes.
+
+Both sides' workers take part in the same blocks and take turns, so that their ratio is paired as
+any other across two workers is. Each side leaves a run of its own; the two share a `session`.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backends.api import Case
+from bench import machine
+from bench.block import Block, alone
+from bench.engine import Progress, describe
+from bench.errors import UsageError
+from bench.estimate import job_seconds
+from bench.launch import Start, Team
+from bench.noise import Gate
+from bench.oracle import ask_oracle
+from bench.record import MEASURES, OTHER_WORKER, Job, Record, Run, Status, Store, read_run
+from bench.run import conditions, stop_signals
+from bench.sweep import Sweep
+
+#: The runs' folders within the one that is named.
+SIDES = ("old", "new")
+
+
+@dataclass(kw_only=True)
+class _Side:
+    """One environment: its interpreter, its run, and its workers of the moment."""
+
+    python: Path
+    store: Store
+    manifest: dict[str, Any]
+
+    def team(self, names: Sequence[str], scratch: Path) -> Team:
+        return Team(
+            names,
+            threads=self.manifest["threads"],
+            cpus=self.manifest["cpus"],
+            start=self.manifest["start"],
+            log=self.store.folder / "workers.log",
+            scratch=scratch,
+            python=str(self.python),
+        )
+
+    def describe(self, team: Team, names: Sequence[str]) -> None:
+        """Write down what its frameworks are: the other side's are others."""
+        found = {name: describe(team, name) for name in names}
+        for name, said in found.items():
+            if "error" in said:
+                raise UsageError(f"{self.python}: {name} does not run there: {said['error']}")
+        versions = {k: v for said in found.values() for k, v in said["versions"].items()}
+        self.manifest.update(backends=found, versions=versions)
+        self.store.write_manifest(self.manifest)
+
+    def keep(self, records: Sequence[Record], noise: dict[str, Any]) -> None:
+        state = {"at": machine.timestamp(), "load": machine.load(), "noise": noise}
+        self.store.extend([replace(r, worker={**r.worker, **state}) for r in records])
+
+
+def execute(
+    sweep: Sweep,
+    folder: Path,
+    pythons: tuple[Path, Path],
+    *,
+    threads: int,
+    start: Start,
+    command: str,
+    progress: Progress,
+) -> tuple[Run, Run]:
+    """Measure a sweep in two environments at once; their runs are in `folder`/old and /new.
+
+    Raises `UsageError` for an interpreter that is not there or lacks a framework of the sweep.
+    Ctrl-C lets the block that runs end; a second one raises `KeyboardInterrupt`.
+    """
+    for python in pythons:
+        if not python.is_file():
+            raise UsageError(f"interpreter {python}: is not there")
+    session = uuid.uuid4().hex
+    with ExitStack() as stack:
+        sides = [
+            _Side(
+                python=python,
+                store=stack.enter_context(
+                    Store.create(
+                        folder / name,
+                        manifest := {
+                            "id": name,
+                            "session": session,
+                            "created": machine.timestamp(),
+                            "finished": None,
+                            "status": "running",
+                            "command": command,
+                            "sweep": sweep.to_json(),
+                            **conditions(sweep, threads=threads, start=start),
+                            "seed": random.SystemRandom().randrange(1 << 32),
+                            "backends": {},
+                            "notes": {},
+                        },
+                    )
+                ),
+                manifest=manifest,
+            )
+            for name, python in zip(SIDES, pythons, strict=True)
+        ]
+        stopping = stack.enter_context(stop_signals())
+        status = "failed"
+        try:
+            status = _Versus(sweep, sides, progress, stopping).run(folder / "scratch")
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            progress.end()
+            shutil.rmtree(folder / "scratch", ignore_errors=True)
+            for side in sides:
+                side.manifest.update(status=status, finished=machine.timestamp())
+                side.store.write_manifest(side.manifest)
+    old, new = (read_run(folder / name) for name in SIDES)
+    return old, new
+
+
+class _Versus:
+    """The state of both runs while they go."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        sides: Sequence[_Side],
+        progress: Progress,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._sweep, self._sides = sweep, sides
+        self._progress, self._stopping = progress, stopping
+        manifest = sides[0].manifest
+        self._order = random.Random(manifest["seed"])
+        self._gate = Gate(manifest["cpus"], wait_s=sweep.sampling.quiet_wait_s)
+        self._expected: dict[Case, Path] = {}
+        entries = sweep.implementations() + sweep.limits()
+        self._names = sorted({entry.backend for entry in entries})
+
+    def run(self, scratch: Path) -> str:
+        """Every block of the sweep, both sides in each; returns the manifests' status."""
+        scratch.mkdir(exist_ok=True)
+        counts = self._sweep.sampling.counts()
+        jobs = [job for measure in MEASURES for job in self._sweep.jobs(measure) if self._fits(job)]
+        self._progress.begin(sum(2 * counts[job.measure] * self._seconds(job) for job in jobs))
+        settings = list(dict.fromkeys((job.case, job.mode) for job in jobs))
+        size = self._sweep.sampling.blocks_per_server
+        for first in range(0, max(counts.values()), size):
+            with ExitStack() as stack:
+                teams = [
+                    stack.enter_context(side.team(self._names, scratch)) for side in self._sides
+                ]
+                if first == 0:
+                    for side, team in zip(self._sides, teams, strict=True):
+                        side.describe(team, self._names)
+                for block in range(first, min(first + size, max(counts.values()))):
+                    self._order.shuffle(settings)
+                    for case, mode in settings:
+                        if self._stopping():
+                            return "interrupted"
+                        held = [
+                            job
+                            for job in jobs
+                            if (job.case, job.mode) == (case, mode) and block < counts[job.measure]
+                        ]
+                        self._block(teams, block, held, scratch)
+        return "finished"
+
+    def _fits(self, job: Job) -> bool:
+        """Capped jobs are left out; two workers of one side are no question here."""
+        return self._sweep.cap(job) is None and job.replica != OTHER_WORKER
+
+    def _block(self, teams: Sequence[Team], block: int, jobs: Sequence[Job], scratch: Path) -> None:
+        """A steady block of both sides, then their other jobs, who is first taken in turns."""
+        failed: set[str] = set()
+        case = jobs[0].case
+        if case not in self._expected:
+            self._expected[case] = scratch / f"expected-{len(self._expected)}.npz"
+            ask_oracle(teams[0], case, self._expected[case])
+        steady = [job for job in jobs if job.measure == "steady"]
+        if steady:
+            self._gate.wait()
+            self._gate.begin()
+            work = Block(
+                teams[0],
+                steady,
+                self._expected,
+                self._sweep.sampling,
+                self._order,
+                lambda job: self._advance(job, 0.5),
+                rivals=teams[1],
+            )
+            records, noise = work.run(block), self._gate.end()
+            for n, side in enumerate(self._sides):
+                side.keep(records[n * len(steady) : (n + 1) * len(steady)], noise)
+            for record in records:
+                self._advance(record.job, 0.5)
+            failed = {record.job.implementation for record in records if record.status != Status.OK}
+        others = [j for j in jobs if j.measure != "steady" and j.implementation not in failed]
+        self._order.shuffle(others)
+        for number, job in enumerate(others):
+            order = (0, 1) if (number + block) % 2 == 0 else (1, 0)
+            for n in order:
+                self._gate.begin()
+                record = alone(teams[n], job, block, self._expected[case])
+                self._sides[n].keep([record], self._gate.end())
+                self._advance(job, 1.0)
+
+    def _seconds(self, job: Job) -> float:
+        return job_seconds(job, self._sweep.sampling)
+
+    def _advance(self, job: Job, share: float) -> None:
+        label = f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"
+        self._progress.advance(share * self._seconds(job), label)

@@ -1,0 +1,199 @@
+"""Runners of the scripted backend: the oracle, which is right, with one thing done otherwise."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from backends.api import Batch, Case, Output, Weights
+from backends.reference.adapter import OracleRunner
+
+
+class Scripted(OracleRunner):
+    """The oracle, which is right, until a script says otherwise."""
+
+    calls = 0
+
+    def forward(self) -> Output:
+        self.calls += 1
+        time.sleep(float(os.environ.get("SCRIPTED_DELAY_S", "0")))
+        return super().forward()
+
+    def fetch(self, out: Output) -> Output:
+        """In the case's dtype; the oracle computes in float64, whatever is asked for."""
+        return _as_dtype(out, self._case.dtype)
+
+
+def _as_dtype(out: Output, dtype: str) -> Output:
+    state = tuple({k: v.astype(dtype, copy=False) for k, v in s.items()} for s in out.state)
+    return Output(outputs=out.outputs.astype(dtype, copy=False), state=state)
+
+
+class OtherShape(Scripted):
+    """Time first, as some frameworks have it."""
+
+    def fetch(self, out: Output) -> Output:
+        return replace(super().fetch(out), outputs=out.outputs.swapaxes(0, 1))
+
+
+class OtherDtype(Scripted):
+    """Right in every digit that it has, and not what was asked for."""
+
+    def fetch(self, out: Output) -> Output:
+        return _as_dtype(out, {"float32": "float64", "float64": "float32"}[self._case.dtype])
+
+
+class Wrong(Scripted):
+    def forward(self) -> Output:
+        out = super().forward()
+        return Output(outputs=out.outputs + 0.5, state=out.state)
+
+    def train(self) -> float:
+        return super().train() + 0.5
+
+
+class Nan(Scripted):
+    def forward(self) -> Output:
+        out = super().forward()
+        return Output(outputs=out.outputs * np.nan, state=out.state)
+
+    def train(self) -> float:
+        return float("nan")
+
+
+class OnLoad(Scripted):
+    """Misbehaves when the weights arrive."""
+
+    def __init__(self, case: Case, act: Callable[[], Any]) -> None:
+        super().__init__(case)
+        self._act = act
+
+    def load(self, weights: Weights) -> None:
+        super().load(weights)
+        self._act()
+
+
+class OnCall(Scripted):
+    """Right in the calls before, then misbehaves in the n-th one."""
+
+    def __init__(self, case: Case, after: int, act: Callable[[], Any]) -> None:
+        super().__init__(case)
+        self._after, self._act = after, act
+
+    def forward(self) -> Output:
+        if self.calls >= self._after:
+            self._act()
+        return super().forward()
+
+
+class InTurn(Scripted):
+    """Right in the check and while it is warmed, then misbehaves when it is timed."""
+
+    def __init__(self, case: Case, act: Callable[[], Any]) -> None:
+        super().__init__(case)
+        self._act = act
+
+    def forward(self) -> Output:
+        # The collector is off in a turn, and before it is not.
+        if self.calls and not gc.isenabled():
+            self._act()
+        return super().forward()
+
+
+class Memoises(Scripted):
+    """Computes once and hands the result out again, whatever is bound."""
+
+    def forward(self) -> Output:
+        if not self.calls:
+            self._kept = super().forward()
+        return self._kept
+
+
+class CarriesOn(Scripted):
+    """Starts each call from the state in which the one before ended."""
+
+    def forward(self) -> Output:
+        out = super().forward()
+        self._batch = replace(self._batch, initial_state=out.state)
+        return out
+
+    def bind(self, batch: Batch) -> None:
+        if not self.calls:
+            super().bind(batch)
+
+
+class Slow(Scripted):
+    def forward(self) -> Output:
+        time.sleep(0.01)
+        return super().forward()
+
+
+class Allocates(Scripted):
+    """Holds 64 MB more than it needs."""
+
+    def load(self, weights: Weights) -> None:
+        super().load(weights)
+        self._held = np.ones(64_000_000, np.uint8)
+
+
+class Grows(Scripted):
+    """Takes 1 MB for each step of time in every call; a forward pass hands all of it out."""
+
+    def forward(self) -> Output:
+        out = super().forward()
+        room = np.ones(self._case.seq_len * 1_000_000 // 8)
+        outputs = room[: out.outputs.size].reshape(out.outputs.shape)
+        outputs[...] = out.outputs
+        return Output(outputs=outputs, state=out.state)
+
+    def train(self) -> float:
+        room = np.ones(self._case.seq_len * 1_000_000 // 8)
+        return super().train() + 0.0 * float(room[0])
+
+
+def hang() -> NoReturn:
+    while True:
+        time.sleep(3600)
+
+
+class Noisy(Scripted):
+    """Megabytes on both streams, through Python and past it."""
+
+    def bind(self, batch: Batch) -> None:
+        super().bind(batch)
+        for stream in (sys.stdout, sys.stderr):
+            print("noise" * 200_000, file=stream, flush=True)
+            os.write(stream.fileno(), b"\x00\xff\r\x1b[2J" * 200_000)
+
+
+class LargeReply(Scripted):
+    """A program with more parts than a socket's buffer holds."""
+
+    def program_size(self) -> Mapping[str, int]:
+        return {f"part {number}": number for number in range(20_000)}
+
+
+class HangsInExit(Scripted):
+    """Keeps its process after the last result, in all ways that there are."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case)
+        atexit.register(hang)
+        threading.Thread(target=hang).start()
+        os._exit = lambda status: hang()
+
+    def close(self) -> None:
+        hang()
+
+    def __del__(self) -> None:
+        if self.calls > 10:  # has been timed: all that is asked of it has been answered
+            hang()
