@@ -1,62 +1,88 @@
-"""The LSTM of the comparison as somebody writes it in plain JAX: no adapter, no harness."""
+"""The LSTM of the comparison as an expert writes it in plain JAX: no adapter, no harness."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Call = Callable[[], Any]
+Read = Callable[[Any], dict[str, np.ndarray]]
+Arrays = tuple[jax.Array, ...]
 
-def _cell(params: tuple[jax.Array, ...], carry: tuple[jax.Array, jax.Array], x: jax.Array):
-    w, u, bias = params
+
+def _cell(params: Arrays, carry: Arrays, x: jax.Array) -> tuple[Arrays, jax.Array]:
+    w, u, b = params
     h, c = carry
-    i, g, f, o = jnp.split(x @ w + h @ u + bias, 4, axis=-1)
+    i, g, f, o = jnp.split(x @ w + h @ u + b, 4, axis=-1)
     c = jax.nn.sigmoid(f + 1.0) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     h = jax.nn.sigmoid(o) * jnp.tanh(c)
     return (h, c), h
 
 
-def build(strategy: str, mode: str, data: dict[str, np.ndarray]) -> Callable[[], object]:
-    """A call that runs the forward pass, or one training step, and waits for it."""
-    x, targets = jnp.asarray(data["x"]), jnp.asarray(data["targets"])
-    inputs, batch, steps = x.shape[2], x.shape[0], x.shape[1]
-    kernel, bias = jnp.asarray(data["kernel_igfo"]), jnp.asarray(data["bias_igfo"])
-    params = (kernel[:inputs], kernel[inputs:], bias)
-    hidden = targets.shape[2]
+def _network(strategy: str) -> Callable[[Arrays, jax.Array, Arrays], tuple[jax.Array, Arrays]]:
+    """(params, x, (h, c)) -> (outputs, (h, c)), unrolled by Python or scanned."""
 
-    def network(params: tuple[jax.Array, ...], x: jax.Array):
-        zeros = jnp.zeros((batch, hidden), x.dtype)
-        carry = (zeros, zeros)
-        if strategy == "static":
-            outputs = []
-            for t in range(steps):
-                carry, y = _cell(params, carry, x[:, t])
-                outputs.append(y)
-            return jnp.stack(outputs, axis=1), carry
+    def unrolled(params: Arrays, x: jax.Array, carry: Arrays) -> tuple[jax.Array, Arrays]:
+        outputs = []
+        for t in range(x.shape[1]):
+            carry, y = _cell(params, carry, x[:, t])
+            outputs.append(y)
+        return jnp.stack(outputs, axis=1), carry
+
+    def scanned(params: Arrays, x: jax.Array, carry: Arrays) -> tuple[jax.Array, Arrays]:
         unroll = 8 if strategy == "scan-unroll" else 1
-        carry, ys = jax.lax.scan(
-            lambda c, x_t: _cell(params, c, x_t), carry, jnp.swapaxes(x, 0, 1), unroll=unroll
-        )
+        cell = partial(_cell, params)
+        carry, ys = jax.lax.scan(cell, carry, jnp.swapaxes(x, 0, 1), unroll=unroll)
         return jnp.swapaxes(ys, 0, 1), carry
+
+    return unrolled if strategy == "static" else scanned
+
+
+def build(strategy: str, mode: str, data: dict[str, np.ndarray]) -> tuple[Call, Read]:
+    """A call that runs the forward pass, or one training step, and what reads what it computed."""
+    x, h, c, targets = (jnp.array(data[name]) for name in ("x", "h", "c", "targets"))
+    inputs = x.shape[2]
+    kernel = data["kernel_igfo"]
+    params = tuple(jnp.array(a) for a in (kernel[:inputs], kernel[inputs:], data["bias_igfo"]))
+
+    network = _network(strategy)
 
     if mode == "forward":
         forward = jax.jit(network)
-        return lambda: jax.block_until_ready(forward(params, x))
 
-    def loss(params: tuple[jax.Array, ...], x: jax.Array, targets: jax.Array) -> jax.Array:
-        return 0.5 * jnp.sum((network(params, x)[0] - targets) ** 2) / (batch * steps)
+        def infer() -> tuple[jax.Array, Arrays]:
+            return jax.block_until_ready(forward(params, x, (h, c)))
 
-    @jax.jit
-    def step(params: tuple[jax.Array, ...], x: jax.Array, targets: jax.Array):
-        value, gradients = jax.value_and_grad(loss)(params, x, targets)
+        def results(out: tuple[jax.Array, Arrays]) -> dict[str, np.ndarray]:
+            outputs, (h, c) = map(jax.device_get, out)
+            return {"outputs": outputs, "h": h, "c": c}
+
+        return infer, results
+
+    def loss(params: Arrays, x: jax.Array, carry: Arrays, targets: jax.Array) -> jax.Array:
+        outputs, _ = network(params, x, carry)
+        return 0.5 * jnp.sum((outputs - targets) ** 2) / (x.shape[0] * x.shape[1])
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(
+        params: Arrays, x: jax.Array, carry: Arrays, targets: jax.Array
+    ) -> tuple[jax.Array, Arrays]:
+        value, gradients = jax.value_and_grad(loss)(params, x, carry, targets)
         return value, tuple(p - 0.01 * g for p, g in zip(params, gradients, strict=True))
 
     def train() -> jax.Array:
         nonlocal params
-        value, params = step(params, x, targets)
-        jax.block_until_ready(params)
+        value, params = jax.block_until_ready(step(params, x, (h, c), targets))
         return value
 
-    return train
+    def read(out: jax.Array) -> dict[str, np.ndarray]:
+        # Copies: a view would keep the buffers from being donated.
+        w, u, b = map(np.array, params)
+        return {"loss": np.array(out), "kernel_igfo": np.concatenate([w, u]), "bias_igfo": b}
+
+    return train, read

@@ -1,108 +1,130 @@
-"""The LSTM of the comparison as somebody writes it in plain PyTorch: no adapter, no harness."""
+"""The LSTM of the comparison as an expert writes it in plain PyTorch: no adapter, no harness."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-
-def _tensors(data: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`kernel` [I+H, 4H] in gate order i, f, g, o (forget bias folded in) as torch stores it."""
-    inputs = data["x"].shape[2]
-    w_ih = torch.tensor(data["kernel_ifgo"][:inputs].T.copy())
-    w_hh = torch.tensor(data["kernel_ifgo"][inputs:].T.copy())
-    return w_ih, w_hh, torch.tensor(data["bias_ifgo"])
+Call = Callable[[], Any]
+Read = Callable[[Any], dict[str, np.ndarray]]
+Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+#: What is called, what it trains, and W, U and b as they have become.
+Network = tuple[Call, list[torch.Tensor], Callable[[], list[torch.Tensor]]]
 
 
-def _loop(
-    x: torch.Tensor, w_ih: torch.Tensor, w_hh: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
-    batch, steps, _ = x.shape
-    h = torch.zeros(batch, w_hh.shape[1])
-    c = torch.zeros(batch, w_hh.shape[1])
-    outputs = []
-    for t in range(steps):
-        gates = nn.functional.linear(x[:, t], w_ih, bias) + nn.functional.linear(h, w_hh)
-        i, f, g, o = gates.chunk(4, 1)
+def _forward(
+    x: torch.Tensor,
+    h: torch.Tensor,
+    c: torch.Tensor,
+    w: torch.Tensor,
+    u: torch.Tensor,
+    b: torch.Tensor,
+) -> Three:
+    """Outputs, h and c; `b` holds the forget bias."""
+    outputs: list[torch.Tensor] = []
+    for x_t in x.unbind(1):
+        i, f, g, o = torch.addmm(torch.addmm(b, x_t, w), h, u).chunk(4, 1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         outputs.append(h)
-    return torch.stack(outputs, 1)
+    return torch.stack(outputs, 1), h, c
 
 
-def _train(
-    forward: Callable[[], torch.Tensor], parameters: list[torch.Tensor], data: dict[str, np.ndarray]
-) -> Callable[[], torch.Tensor]:
-    targets = torch.tensor(data["targets"])
+def _half_square(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     scale = 0.5 / (targets.shape[0] * targets.shape[1])
+    return scale * nn.functional.mse_loss(outputs, targets, reduction="sum")
 
-    def step() -> torch.Tensor:
-        loss = scale * ((forward() - targets) ** 2).sum()
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward()
+
+def _loss(
+    x: torch.Tensor,
+    h: torch.Tensor,
+    c: torch.Tensor,
+    w: torch.Tensor,
+    u: torch.Tensor,
+    b: torch.Tensor,
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    return _half_square(_forward(x, h, c, w, u, b)[0], targets)
+
+
+def build(strategy: str, mode: str, data: dict[str, np.ndarray]) -> tuple[Call, Read]:
+    """A call that runs the forward pass, or one training step, and what reads what it computed."""
+    network = _module if strategy == "fused" else _loop
+    function, weights, read_weights = network(strategy, mode, data)
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return function()
+
+    def train() -> torch.Tensor:
+        loss = function()
+        gradients = torch.autograd.grad(loss, weights)
         with torch.no_grad():
-            for parameter in parameters:
-                parameter.sub_(parameter.grad, alpha=0.01)
-        return loss
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.sub_(gradient, alpha=0.01)
+        return loss.detach()
 
-    return step
-
-
-def build(strategy: str, mode: str, data: dict[str, np.ndarray]) -> Callable[[], object]:
-    """A call that runs the forward pass, or one training step."""
-    torch.set_num_threads(1)
-    x = torch.tensor(data["x"])
-    w_ih, w_hh, bias = _tensors(data)
-    if strategy == "fused":
-        layer = nn.LSTM(x.shape[2], w_hh.shape[1], batch_first=True)
-        with torch.no_grad():
-            layer.weight_ih_l0.copy_(w_ih)
-            layer.weight_hh_l0.copy_(w_hh)
-            layer.bias_ih_l0.copy_(bias)
-            layer.bias_hh_l0.zero_()
-        layer.bias_hh_l0.requires_grad_(False)
-        parameters = [layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0]
-
-        def forward() -> torch.Tensor:
-            return layer(x)[0]
-    else:
-        parameters = [w_ih, w_hh, bias]
+    def read(out: Any) -> dict[str, np.ndarray]:
         if mode == "train":
-            for parameter in parameters:
-                parameter.requires_grad_()
-        function = {
-            "dynamic": lambda: _loop,
-            "traced": lambda: torch.jit.trace(_loop, (x, *parameters), check_trace=False),
-            "scripted": lambda: torch.jit.script(_scripted_loop),
-        }[strategy]()
+            w, u, b = read_weights()
+            kernel = torch.cat([w, u]).detach().numpy()
+            return {"loss": out.numpy(), "kernel_ifgo": kernel, "bias_ifgo": b.detach().numpy()}
+        outputs, h, c = out
+        return {"outputs": outputs.numpy(), "h": h.numpy(), "c": c.numpy()}
 
-        def forward() -> torch.Tensor:
-            return function(x, *parameters)
+    return (train if mode == "train" else forward), read
+
+
+def _loop(strategy: str, mode: str, data: dict[str, np.ndarray]) -> Network:
+    """The functions above, as they are or compiled."""
+    x, h, c = (torch.tensor(data[name]) for name in ("x", "h", "c"))
+    inputs = x.shape[2]
+    weights = [
+        torch.tensor(array, requires_grad=mode == "train")
+        for array in (data["kernel_ifgo"][:inputs], data["kernel_ifgo"][inputs:], data["bias_ifgo"])
+    ]
+    arguments = [x, h, c, *weights]
+    function: Any = _forward
+    if mode == "train":
+        arguments.append(torch.tensor(data["targets"]))
+        function = _loss
+    if strategy == "static":
+        function = torch.compile(function, fullgraph=True, dynamic=False)
+    elif strategy == "traced":
+        function = torch.jit.trace(function, tuple(arguments), check_trace=False)
+    elif strategy == "scripted":
+        function = torch.jit.script(function)
+    return lambda: function(*arguments), weights, lambda: weights
+
+
+def _module(_strategy: str, mode: str, data: dict[str, np.ndarray]) -> Network:
+    """`nn.LSTM`. Of its two biases one is held at zero: trained, both would take the step."""
+    x, targets = torch.tensor(data["x"]), torch.tensor(data["targets"])
+    state = (torch.tensor(data["h"])[None], torch.tensor(data["c"])[None])
+    inputs, hidden = x.shape[2], targets.shape[2]
+    layer = nn.LSTM(inputs, hidden, batch_first=True).requires_grad_(requires_grad=False)
+    kernel = torch.tensor(data["kernel_ifgo"].T)
+    layer.weight_ih_l0.copy_(kernel[:, :inputs])
+    layer.weight_hh_l0.copy_(kernel[:, inputs:])
+    layer.bias_ih_l0.copy_(torch.tensor(data["bias_ifgo"]))
+    layer.bias_hh_l0.zero_()
+    weights = [layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0]
+
+    def forward() -> Three:
+        outputs, (h, c) = layer(x, state)
+        return outputs, h[0], c[0]
+
+    def loss() -> torch.Tensor:
+        return _half_square(layer(x, state)[0], targets)
 
     if mode == "train":
-        return _train(forward, parameters, data)
-
-    def without_gradients() -> torch.Tensor:
-        with torch.no_grad():
-            return forward()
-
-    return without_gradients
-
-
-def _scripted_loop(
-    x: torch.Tensor, w_ih: torch.Tensor, w_hh: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
-    h = torch.zeros(x.size(0), w_hh.size(1))
-    c = torch.zeros(x.size(0), w_hh.size(1))
-    outputs: list[torch.Tensor] = []
-    for t in range(x.size(1)):
-        gates = nn.functional.linear(x[:, t], w_ih, bias) + nn.functional.linear(h, w_hh)
-        i, f, g, o = gates.chunk(4, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
-        outputs.append(h)
-    return torch.stack(outputs, 1)
+        for weight in weights:
+            weight.requires_grad_()
+    else:
+        layer.eval()
+    w, u, b = weights
+    return (loss if mode == "train" else forward), weights, lambda: [w.T, u.T, b]
