@@ -12,7 +12,7 @@ from torch import Tensor
 from backends.api import Array, Batch, Case, Mode, Stage, State, Unsupported, Weights
 from backends.cells import CELLS as SPECS
 from backends.torch.cells import CELLS, forget_bias
-from backends.torch.network import Function, forward_function, loss_function
+from backends.torch.network import Function, forward_function, layer_function, loss_function
 from backends.torch.runner import TorchRunner, synchronize, to_host
 
 
@@ -30,12 +30,13 @@ class Program:
     fixed_shape: bool = False
 
 
-def network_function(case: Case, mode: Mode) -> Function:
+def network_function(case: Case, mode: Mode, layer: Function | None = None) -> Function:
     """The case's forward pass, or for mode "train" its loss, as a Python function.
 
-    Each call returns new function objects.
+    `layer` is what carries a layer over time, by default the cell's `layer_function`. Each call
+    returns new function objects.
     """
-    forward = forward_function(CELLS[case.cell])
+    forward = forward_function(layer or layer_function(CELLS[case.cell]))
     return forward if mode == "forward" else loss_function(forward)
 
 

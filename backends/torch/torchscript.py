@@ -8,14 +8,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from backends.api import Case, Mode, Stage
 from backends.data import zero_batch, zero_weights
+from backends.torch.cells import CELLS
 from backends.torch.loop import LoopRunner, Program, build_dynamic, network_function
-from backends.torch.network import Function
+from backends.torch.network import Function, layer_function
 
 
 @contextmanager
@@ -66,7 +68,13 @@ def build_traced(case: Case, mode: Mode, device: torch.device, stage: Stage) -> 
 
 
 def build_scripted(case: Case, mode: Mode, device: torch.device, stage: Stage) -> LoopRunner:
-    """The loop as TorchScript's interpreter runs it, for any T."""
+    """The loop over time as TorchScript's interpreter runs it, for any T.
+
+    One call of it a layer. A loop over layers within it would join the first one's input, of which
+    no gradient is wanted, with the others', of which one is.
+    """
     with stage("script"), deprecated_jit("script"):
-        scripted = torch.jit.script(network_function(case, mode))
-    return LoopRunner(case, mode, device, _program(scripted, fixed_shape=False))
+        layer = torch.jit.script(layer_function(CELLS[case.cell]))
+    program = _program(layer, fixed_shape=False)
+    call = network_function(case, mode, layer)
+    return LoopRunner(case, mode, device, replace(program, call=call))
