@@ -19,7 +19,7 @@ from backends.api import Case
 from bench import limits
 from bench.block import backend_of
 from bench.errors import UsageError
-from bench.launch import Team, WorkerDied, WorkerHung
+from bench.launch import ServerDied, Team, WorkerDied, WorkerHung
 from bench.record import Job, Record, Status
 from bench.sweep import Sweep
 
@@ -162,11 +162,20 @@ def _attempt(
     team: Team, job: Job, place: limits.Place | None, limit_bytes: int, limit_s: float
 ) -> Trial:
     """Run the job's case once, in a worker of its own that may take so many bytes."""
-    with _group(place, limit_bytes) as made:
+    try:
         try:
-            worker = team.worker(backend_of(job), fresh_cache=True)
-        except (WorkerDied, WorkerHung) as error:
-            return Trial(fits=None, status=Status.CRASHED, reason=str(error))
+            return _once(team, job, place, limit_bytes, limit_s)
+        except ServerDied:
+            return _once(team, job, place, limit_bytes, limit_s)  # no question of memory
+    except (WorkerDied, WorkerHung) as error:
+        return Trial(fits=None, status=Status.CRASHED, reason=str(error))
+
+
+def _once(
+    team: Team, job: Job, place: limits.Place | None, limit_bytes: int, limit_s: float
+) -> Trial:
+    """Raises what kept the worker from starting, and `ServerDied`."""
+    with _group(place, limit_bytes) as made:
         message = {
             "op": "probe",
             "implementation": job.implementation,
@@ -174,11 +183,13 @@ def _attempt(
             "mode": job.mode,
             "limit": limits.order(limit_bytes, made),
         }
-        with worker:
+        with team.worker(backend_of(job), fresh_cache=True) as worker:
             try:
                 reply = worker.request(message, limit_s=limit_s)
             except WorkerHung as error:
                 return Trial(fits=None, status=Status.TIMEOUT, reason=str(error))
+            except ServerDied:
+                raise
             except WorkerDied as error:
                 status = Status.OOM if made is None else Status.CRASHED
                 reply = {"status": status, "reason": str(error)}

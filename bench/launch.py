@@ -200,7 +200,11 @@ class _ForkServer:
     def __init__(self, setup: _Setup) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = setup.start(theirs.fileno(), "--serve")
+            try:
+                self._process = setup.start(theirs.fileno(), "--serve")
+            except OSError as error:
+                self._control.close()
+                raise WorkerDied(f"no fork server could be started ({error})") from error
         self._control.settimeout(IMPORT_LIMIT_S)
         #: Threads that importing the framework left running; forking is safe with one only.
         try:

@@ -4,8 +4,8 @@
 counts, whoever allocated it, with nothing sampled and nothing slowed. Pages of files (the
 framework's code, faulted in as it runs) are taken off: they are no cost of the implementation.
 
-The kernel counts pages for each CPU by itself and adds them up now and then, so that a reading is
-off by 0.2 to 0.3 MB, to either side: what took next to nothing can read as less than nothing.
+Many kernels count pages for each CPU by itself and add them up now and then: there a reading is off
+by 0.2 to 0.3 MB, to either side, and what took next to nothing can read as less than nothing.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Bar:
             _Times(),
             TextColumn("{task.description}", markup=False),
             console=console,
+            refresh_per_second=2,
         )
         self._task = self._progress.add_task("starting workers", total=None)
 

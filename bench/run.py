@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -181,7 +181,7 @@ def _measure(
 ) -> Run:
     cpus: list[int] = manifest["cpus"]
     try:
-        with stop_signals() as stopping:
+        with stop_signals() as stopping, elsewhere(cpus):
             engine = Engine(
                 sweep,
                 store,
@@ -202,6 +202,20 @@ def _measure(
         manifest.update(finished=machine.timestamp(), **_state("after"))
         store.write_manifest(manifest)
     return read_run(store.folder)
+
+
+@contextmanager
+def elsewhere(cpus: Sequence[int]) -> Iterator[None]:
+    """Keep this process, which draws a bar now and then, off the CPUs that are measured on.
+
+    Where there are no others it stays: it mostly sleeps.
+    """
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, before - set(cpus) or before)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class _Stopping:

@@ -25,7 +25,7 @@ from bench.launch import Start, Team
 from bench.noise import Gate
 from bench.oracle import ask_oracle
 from bench.record import MEASURES, OTHER_WORKER, Job, Record, Run, Status, Store, read_run
-from bench.run import conditions, stop_signals
+from bench.run import conditions, elsewhere, stop_signals
 from bench.sweep import Sweep
 
 #: The runs' folders within the one that is named.
@@ -112,6 +112,7 @@ def execute(
             for name, python in zip(SIDES, pythons, strict=True)
         ]
         stopping = stack.enter_context(stop_signals())
+        stack.enter_context(elsewhere(sides[0].manifest["cpus"]))
         status = "failed"
         try:
             status = _Versus(sweep, sides, progress, stopping).run(folder / "scratch")
@@ -151,8 +152,20 @@ class _Versus:
         """Every block of the sweep, both sides in each; returns the manifests' status."""
         scratch.mkdir(exist_ok=True)
         counts = self._sweep.sampling.counts()
-        jobs = [job for measure in MEASURES for job in self._sweep.jobs(measure) if self._fits(job)]
-        self._progress.begin(sum(2 * counts[job.measure] * self._seconds(job) for job in jobs))
+        # Two workers of one side are no question here: the sides are two.
+        jobs = [
+            job
+            for measure in MEASURES
+            for job in self._sweep.jobs(measure)
+            if job.replica != OTHER_WORKER
+        ]
+        self._progress.begin(
+            sum(
+                2 * counts[job.measure] * self._seconds(job)
+                for job in jobs
+                if self._sweep.cap(job) is None
+            )
+        )
         settings = list(dict.fromkeys((job.case, job.mode) for job in jobs))
         size = self._sweep.sampling.blocks_per_server
         for first in range(0, max(counts.values()), size):
@@ -176,12 +189,11 @@ class _Versus:
                         self._block(teams, block, held, scratch)
         return "finished"
 
-    def _fits(self, job: Job) -> bool:
-        """Capped jobs are left out; two workers of one side are no question here."""
-        return self._sweep.cap(job) is None and job.replica != OTHER_WORKER
-
     def _block(self, teams: Sequence[Team], block: int, jobs: Sequence[Job], scratch: Path) -> None:
         """A steady block of both sides, then their other jobs, who is first taken in turns."""
+        jobs = self._uncapped(jobs, block)
+        if not jobs:
+            return
         failed: set[str] = set()
         case = jobs[0].case
         if case not in self._expected:
@@ -215,6 +227,18 @@ class _Versus:
                 record = alone(teams[n], job, block, self._expected[case])
                 self._sides[n].keep([record], self._gate.end())
                 self._advance(job, 1.0)
+
+    def _uncapped(self, jobs: Sequence[Job], block: int) -> list[Job]:
+        """The jobs that the sweep does not leave out; of the others both runs say why."""
+        caps = {job: self._sweep.cap(job) for job in jobs}
+        known = [
+            Record(job=job, block=block, status=Status.CAPPED, reason=cap)
+            for job, cap in caps.items()
+            if cap is not None
+        ]
+        for side in self._sides:
+            side.store.extend(known)
+        return [job for job in jobs if caps[job] is None]
 
     def _seconds(self, job: Job) -> float:
         return job_seconds(job, self._sweep.sampling)

@@ -11,6 +11,7 @@ import pytest
 from bench import stats
 from bench.launch import Start
 from bench.record import Status
+from bench.run import elsewhere
 from tests.scripted_runs import execute, of, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
@@ -80,3 +81,17 @@ def test_a_cap_is_recorded_with_its_reason(tmp_path: Path) -> None:
     assert capped.status == Status.CAPPED
     assert "stops scripted/fine forward at T=2" in capped.reason
     assert of(result, "fine-too", "steady")[0].status == Status.OK
+
+
+def test_the_parent_stays_off_the_measured_cpus_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two CPUs are pretended where there is one: which are asked for is what counts."""
+    asked: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 5})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: asked.append(set(cpus)))
+    with elsewhere([5]):
+        assert asked == [{0, 1}]
+    with elsewhere([0, 1, 5]):
+        assert asked[2:] == [{0, 1, 5}]
+    assert asked[1] == asked[3] == {0, 1, 5}

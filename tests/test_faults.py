@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,24 +16,14 @@ import pytest
 
 import backends
 from bench import block, counters, launch, machine, run
-from bench.beacon import Beacon
-from bench.errors import StoreError, UsageError
+from bench.errors import UsageError
 from bench.launch import Start
 from bench.looks import unsettled
-from bench.record import Record, Run, Status, read_run
+from bench.record import Record, Run, Status
 from bench.worker import LONGEST_REASON
 from tests import scripted, synthetic
 from tests.scripted import FAULTS, Fault
-from tests.scripted_runs import (
-    Acting,
-    execute,
-    left_behind,
-    missing,
-    of,
-    registered,
-    signal_server,
-    sweep,
-)
+from tests.scripted_runs import execute, left_behind, missing, of, registered, sweep
 
 pytestmark = [pytest.mark.usefixtures("scripted_backend"), pytest.mark.xdist_group("faults")]
 
@@ -45,7 +33,8 @@ SPAWNED = frozenset(
     | {"leaves-child", "child-and-exit", "fork-and-exit"}
 )
 CHOSEN: dict[Start, list[Fault]] = {
-    "fork": list(FAULTS),
+    # What leaves a session behind needs a server that is there to end it.
+    "fork": [fault for fault in FAULTS if fault.name != "kills-server"],
     "spawn": [fault for fault in FAULTS if fault.name in SPAWNED],
 }
 
@@ -132,31 +121,6 @@ def test_noise_reaches_the_log_only(together: Callable[[Start], Survived]) -> No
     assert log.count(b"noise") >= 2 * 200_000
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_framework_that_does_not_import_stops_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
-) -> None:
-    monkeypatch.setenv(scripted.MODULE_VARIABLE, "tests.absent")
-    check_only_scripted_failed(execute(tmp_path, sweep("fine", blocks=1), start), Status.CRASHED)
-
-
-def test_a_framework_whose_import_never_ends_stops_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(3600)\n")
-    monkeypatch.setenv(scripted.MODULE_VARIABLE, "sleeper")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(launch, "IMPORT_LIMIT_S", 10.0)
-    check_only_scripted_failed(execute(tmp_path, sweep("fine", blocks=1)), Status.TIMEOUT)
-
-
-def check_only_scripted_failed(result: Run, status: Status) -> None:
-    for record in result.records:
-        failed = record.job.implementation == "scripted/fine"
-        assert record.status == (status if failed else Status.OK)
-    assert {record.job.measure for record in result.records} == {"steady", "cold", "memory"}
-
-
 def test_wrong_gradients_are_wrong_output(tmp_path: Path) -> None:
     result = execute(tmp_path, sweep("wrong", mode="train", blocks=1))
     assert of(result, "wrong", "steady")[0].status == Status.WRONG_OUTPUT
@@ -177,9 +141,10 @@ def test_a_missing_framework_is_recorded_and_stops_nobody(
     absent = replace(scripted.INFO, requires=("no-such-distribution",), extra="scripted")
     monkeypatch.setitem(backends.BACKENDS, "scripted", absent)
     result = execute(tmp_path, sweep("fine", blocks=1))
-    check_only_scripted_failed(result, Status.UNAVAILABLE)
-    for record in of(result, "fine", "steady"):
-        assert "pip install 'rnn-bench[scripted]'" in record.reason
+    for record in result.records:
+        there = record.job.implementation == "reference/products"
+        assert record.status == (Status.OK if there else Status.UNAVAILABLE)
+        assert there or "pip install 'rnn-bench[scripted]'" in record.reason
 
 
 def test_tensorflow_without_tf_keras_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,28 +158,6 @@ def test_tensorflow_without_tf_keras_is_not_there(monkeypatch: pytest.MonkeyPatc
     assert backends.missing("tensorflow") == said
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize(
-    ("measure", "after"), [("memory", 2), ("steady", 5)], ids=["between", "within"]
-)
-def test_a_fork_server_that_is_lost_is_replaced_and_costs_nobody(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    number: signal.Signals,
-    measure: str,
-    after: int,
-) -> None:
-    """Between two blocks, and when all that take part in one have been built."""
-    monkeypatch.setattr(launch, "FORK_LIMIT_S", 2.0)
-    lost: list[int] = []
-    plan = sweep("fine", "fine-too", cold_blocks=2, memory_blocks=1)
-    hit = Acting(lambda: lost.append(signal_server(number)), measure, after)
-    result = execute(tmp_path, plan, progress=hit)
-    assert len(lost) == 1
-    assert missing(plan, result) == []
-    assert {record.status for record in result.records} == {Status.OK}
-
-
 def test_an_oracle_without_memory_costs_its_case_only(tmp_path: Path) -> None:
     plan = sweep("fine", "fine-too", blocks=1, hidden=(4, 1 << 25))
     result = execute(tmp_path, plan)
@@ -225,29 +168,6 @@ def test_an_oracle_without_memory_costs_its_case_only(tmp_path: Path) -> None:
         else:
             assert record.status == Status.OOM
             assert record.reason.startswith("the oracle: ")
-
-
-def test_a_disk_that_is_full_beside_the_records_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Workers share files with the parent: these meet a full disk as well."""
-    left = 20
-
-    def beacon(path: Path) -> Beacon:
-        nonlocal left
-        left -= 1
-        if not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return Beacon(path)
-
-    monkeypatch.setattr(block, "Beacon", beacon)
-    plan = sweep("fine", "fine-too", blocks=3)
-    with pytest.raises(StoreError, match=r"run: cannot be written \(No space left .* are kept\)"):
-        execute(tmp_path, plan)
-    kept = read_run(tmp_path / "run")
-    assert kept.manifest["status"] == "failed"
-    assert kept.records
-    assert missing(plan, run.resume(kept.folder, progress=run.Silent())) == []
 
 
 def test_one_cpu_is_enough(tmp_path: Path) -> None:
@@ -268,10 +188,10 @@ def test_one_cpu_is_enough(tmp_path: Path) -> None:
 def test_a_kernel_without_pressure_information_is_named_and_measured_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_PRESSURE", "_CGROUPS"):
+    for name in ("_PRESSURE", "_OWN_CGROUPS"):
         monkeypatch.setattr(counters, name, tmp_path / "nowhere")
-    monkeypatch.setattr(machine, "Path", lambda name: tmp_path / "nowhere")
-    assert machine.pressure() == {}
+    with patch.object(machine, "Path", lambda name: tmp_path / "nowhere"):
+        assert machine.pressure() == {}
     result = execute(tmp_path, sweep("fine", blocks=1))
     for record in result.records:
         assert record.status == Status.OK
@@ -285,5 +205,6 @@ def test_what_no_clock_reads_asks_for_no_more_blocks(bad: float) -> None:
     def spoil(record: Record) -> Record:
         return replace(record, samples={name: [bad] for name in record.samples})
 
-    assert unsettled(synthetic.run().records, 1e-9) != []
-    assert unsettled(synthetic.run(change=spoil).records, 1e-9) == []
+    plan = synthetic.sweep(blocks=2)
+    assert unsettled(synthetic.run(plan).records, 1e-9) != []
+    assert unsettled(synthetic.run(plan, change=spoil).records, 1e-9) == []

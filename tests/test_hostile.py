@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 
 from backends.api import Case
 from backends.products import flops, products
-from bench.belief import LARGEST, LONGEST_S, doubt
-from benchmarks import hostile
-from benchmarks.hostile import COMMAND_LINES, FOLDERS, GOOD, KINDS, PRESETS, attempt
+from bench import stats
+from bench.belief import LARGEST, LONGEST_S, SHORTEST_S, doubt
+from benchmarks import hostile_inputs as hostile
+from benchmarks.hostile import GOOD, attempt
+from benchmarks.hostile_inputs import COMMAND_LINES, FOLDERS, KINDS, PRESETS
 from tests.test_record import RECORD
 
 PRESET, COMMAND_LINE, FOLDER = KINDS
@@ -62,6 +64,13 @@ def folder(*, records: list[Any] | None = None, **manifest: Any) -> tuple[bytes,
         json.dumps({**hostile.VALID_MANIFEST, **manifest}).encode(),
         hostile.lines(hostile.VALID_RECORDS if records is None else records),
     )
+
+
+def test_a_ratio_that_moves_by_any_factor_is_a_drift() -> None:
+    """Two arms, of which one got slower as much as a clock can tell, and the other faster."""
+    slower, faster = [SHORTEST_S] * 4 + [LONGEST_S] * 4, [LONGEST_S] * 4 + [SHORTEST_S] * 4
+    assert stats.paired_drift(slower, faster) > 1e15
+    assert -1 < stats.paired_drift(faster, slower) < -0.99
 
 
 def with_numbers(samples: list[float], bytes_: float) -> list[Any]:
@@ -167,8 +176,9 @@ def test_numbers_that_no_clock_reads_are_reported(samples: list[float], bytes_: 
 
 def test_a_record_is_believed_up_to_what_can_be_measured() -> None:
     assert doubt(RECORD) is None
-    assert doubt(replace(RECORD, samples={"steady": [LONGEST_S, 1e-12]})) is None
-    for samples in ({"steady": [2 * LONGEST_S]}, {"steady": []}, {"steady": [math.nan]}, {}):
-        assert "steady" in str(doubt(replace(RECORD, samples=samples)))
+    assert doubt(replace(RECORD, samples={"steady": [LONGEST_S, SHORTEST_S]})) is None
+    for bad in ([2 * LONGEST_S], [SHORTEST_S / 2], [], [math.nan], [-1.0]):
+        assert "steady" in str(doubt(replace(RECORD, samples={"steady": bad})))
+    assert "has no sample of steady" in str(doubt(replace(RECORD, samples={})))
     for value in (LARGEST, -LARGEST, math.nan, math.inf):
         assert "peak_bytes" in str(doubt(replace(RECORD, values={"peak_bytes": value})))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -196,7 +197,7 @@ def test_our_own_time_is_not_anothers_even_where_ticks_say_more_of_it_than_there
     ],
     ids=["no-cpus", "no-steal", "no-account", "no-psi", "no-quota"],
 )
-def test_what_one_reading_lacks_is_missing(change: dict[str, object], missing: list[str]) -> None:
+def test_what_one_reading_lacks_is_missing(change: dict[str, Any], missing: list[str]) -> None:
     after = replace(NOTHING, at_s=101.0)
     for pair in ((NOTHING, replace(after, **change)), (replace(NOTHING, **change), after)):
         assert between(*pair, 1.0).missing() == missing
@@ -207,13 +208,14 @@ def test_what_one_reading_lacks_is_missing(change: dict[str, object], missing: l
     [
         ({"others_share": 0.12}, "others took 12 % of CPUs 2, 3"),
         ({"steal_share": 0.2}, "the hypervisor took 20 % of CPUs 2, 3"),
-        ({"pressure_share": 0.9}, "tasks waited for a CPU 90 % of the time"),
+        ({"others_share": None, "pressure_share": 0.9}, "tasks waited for a CPU 90 % of the time"),
         ({"throttled_share": 0.05}, "a quota held the run up 5 % of the time"),
         ({"spin_slowdown": 2.04}, "a busy loop on CPUs 2, 3 took 2.0 times its time"),
         ({"others_share": 0.1, "spin_slowdown": 1.01}, None),
+        ({"pressure_share": 0.9}, None),  # of other CPUs, or of our own threads
     ],
 )
-def test_what_exceeds_its_limit_is_named(change: dict[str, float], reason: str | None) -> None:
+def test_what_exceeds_its_limit_is_named(change: dict[str, Any], reason: str | None) -> None:
     quiet = between(NOTHING, replace(NOTHING, at_s=101.0), 1.0)
     found = replace(quiet, **change).reasons(Limits(others_share=0.1), [2, 3])
     assert found == ([] if reason is None else [reason])
@@ -453,6 +455,8 @@ def cpu() -> int:
 @contextmanager
 def server(cpu: int, whose: str, seconds: float) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """A server whose child burns so many seconds of CPU time; the child's process id."""
+    if whose == "others" and os.getpid() == 1:
+        pytest.skip("an orphan is ours where this is the first process of a container")
     command = [sys.executable, "-c", SERVER, str(cpu), whose, BURN, str(seconds)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -466,6 +470,7 @@ def server(cpu: int, whose: str, seconds: float) -> Iterator[tuple[int, subproce
         finally:
             if seconds > 1:
                 os.kill(child, signal.SIGKILL)
+            process.communicate()
 
 
 def others_now(cpu: int, seconds: float = 0.5) -> float:
@@ -479,7 +484,7 @@ def others_now(cpu: int, seconds: float = 0.5) -> float:
 
 def test_a_process_on_the_same_cpu_takes_a_share_of_it(cpu: int) -> None:
     without = others_now(cpu)
-    if without > 0.5:
+    if without > 0.9:
         pytest.skip(f"others take {without:.0%} of CPU {cpu} already")
     with server(cpu, "others", 60):
         assert others_now(cpu) > without

@@ -249,6 +249,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("job", {**asdict(JOB), "implementation": "jax/\x1b[31mstatic"}),
     ("job", {**asdict(JOB), "implementation": "jax/\ud800"}),
     ("job", {**asdict(JOB), "implementation": 5}),
+    ("job", {**asdict(JOB), "implementation": f"jax/{'x' * 1_000_000}"}),
     ("job", {**asdict(JOB), "more": 5}),
     ("job", {**asdict(JOB), "case": []}),
     *(

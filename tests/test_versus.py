@@ -77,6 +77,25 @@ def test_each_side_has_every_job_but_the_pairs_of_two_workers(tmp_path: Path) ->
         }
 
 
+def test_what_is_capped_says_so_on_both_sides(tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "python")
+    plan = replace(
+        sweep("fine", "fine-too", blocks=1), caps={"scripted/fine-too": {"forward": 1, "train": 1}}
+    )
+    for side in versus.execute(
+        plan,
+        tmp_path / "out",
+        (python, python),
+        threads=1,
+        start="fork",
+        command="test",
+        progress=run.Silent(),
+    ):
+        status = {record.job.implementation: record.status for record in side.records}
+        assert status["scripted/fine-too"] == Status.CAPPED
+        assert status["scripted/fine"] == Status.OK
+
+
 def test_an_interpreter_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere: is not there"):
         execute(tmp_path, tmp_path / "nowhere", Path(sys.executable))

@@ -41,4 +41,6 @@ def _change(logs: Values) -> float:
     half = logs.size // 2
     if half == 0:
         return math.nan
-    return math.expm1(float(np.median(logs[-half:]) - np.median(logs[:half])))
+    change = float(np.median(logs[-half:]) - np.median(logs[:half]))
+    # Beyond a factor of 1e15 either way the change would round to -100 %, or overflow.
+    return math.expm1(min(max(change, -36.0), 36.0))

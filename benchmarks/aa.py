@@ -1,0 +1,195 @@
+"""How often the instrument calls two identical things different.
+
+    python benchmarks/aa.py [--pairs 200] [--blocks 5] [--across 3] [--out FILE]
+
+A pair is one implementation twice in one worker, measured in its own blocks by the engine's own
+code: five, as in a quick run, of short samples. Frameworks share a block, as in a run, and never a
+pair; no two pairs of one setting share a server. Goals: at most 5 % of the pairs are called
+different (interval without 1, effect above 1 %), at most 1 % by more than the margin of 5 %
+(interval wholly beyond it). In every third setting the same is asked across two workers.
+
+Prints the shares by framework, mode and shape, each with its exact 95 % interval, and writes every
+pair with the log ratio of each of its blocks. 200 pairs take about a quarter of an hour of one
+core; what is done is saved after each round.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from backends.api import MODES, Case, Mode
+from bench import stats
+from bench.block import backend_of
+from bench.measure import clock
+from bench.record import OTHER_WORKER, SAME_WORKER, Job, Record
+from bench.sweep import Sampling
+from benchmarks import instrument
+from benchmarks.instrument import Share
+
+SHAPES: Mapping[str, Case] = {
+    "small": Case(cell="lstm", seq_len=10, batch=4, inputs=32, hidden=32),
+    "middling": Case(cell="lstm", seq_len=30, batch=16, inputs=128, hidden=128),
+    "wide": Case(cell="lstm", seq_len=10, batch=32, inputs=256, hidden=256),
+}
+
+#: Shorter than a preset's: blocks scatter more, which makes it harder to agree, and take less long.
+STEADY_S = WARMUP_S = 0.02
+
+#: A shape's name and a mode.
+Setting = tuple[str, Mode]
+
+GOALS = {"different": 0.05, "beyond the margin": 0.01}
+
+
+def rounds(pairs: int, implementations: int) -> Iterator[list[Setting]]:
+    """Settings in rounds that hold each at most once, until there are so many pairs."""
+    settings = list(itertools.product(SHAPES, MODES))
+    left = -(-pairs // implementations)
+    while left > 0:
+        yield settings[:left]
+        left -= len(settings)
+
+
+def jobs_of(setting: Setting, implementations: Sequence[str], *, across: bool) -> list[Job]:
+    """Each implementation, its twin beside it, and perhaps its twin in a second worker."""
+    shape, mode = setting
+    replicas = (0, SAME_WORKER, OTHER_WORKER) if across else (0, SAME_WORKER)
+    return [
+        Job(
+            implementation=name,
+            case=SHAPES[shape],
+            mode=mode,
+            measure="steady",
+            replica=replica,
+        )
+        for name in implementations
+        for replica in replicas
+    ]
+
+
+def pair_rows(setting: Setting, jobs: Sequence[Job], records: Sequence[Record]) -> list[Any]:
+    """A row for each twin: where it ran, and what it took over what the first one took."""
+    rows = []
+    for twin in (job for job in jobs if job.replica):
+        row = {
+            "implementation": twin.implementation,
+            "framework": backend_of(twin),
+            "mode": twin.mode,
+            "shape": setting[0],
+            "workers": 2 if twin.replica == OTHER_WORKER else 1,
+            **instrument.compared(records, twin, twin.original),
+        }
+        if row["failure"] is None:
+            row["different"] = row["verdict"] != "cannot tell"
+            row["beyond the margin"] = beyond_margin(row)
+        rows.append(row)
+    return rows
+
+
+def beyond_margin(row: Mapping[str, Any]) -> bool:
+    """Whether the interval says that two things differ by more than the margin."""
+    low, high, limit = row["low"], row["high"], 1 + stats.MARGIN
+    return low is not None and (low > limit or high < 1 / limit)
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Shares over all pairs and by framework, mode and shape."""
+    lines = []
+    groups = [("all", None)] + [
+        (f"{key} {value}", (key, value))
+        for key in ("framework", "mode", "shape")
+        for value in dict.fromkeys(row[key] for row in rows)
+    ]
+    for workers, (label, which) in itertools.product((1, 2), groups):
+        chosen = [
+            row
+            for row in rows
+            if row["workers"] == workers and (which is None or row[which[0]] == which[1])
+        ]
+        measured = [row for row in chosen if row["failure"] is None]
+        if not measured:
+            continue
+        shares = {goal: Share.of(row[goal] for row in measured) for goal in GOALS}
+        lines.append(
+            {
+                "workers": workers,
+                "pairs": label,
+                "n": len(measured),
+                "failed": len(chosen) - len(measured),
+                **{goal: f"{share.count}: {share}" for goal, share in shares.items()},
+                "a block's sd": f"{100 * instrument.block_deviation(measured):.2f} %",
+            }
+        )
+    return lines
+
+
+def measure(
+    pairs: int, implementations: Sequence[str], *, sampling: Sampling, across: int, out: Path
+) -> list[dict[str, Any]]:
+    """Rows of so many pairs, rounded up to whole blocks; written to `out` round by round."""
+    rows: list[dict[str, Any]] = []
+    seed = random.SystemRandom().randrange(1 << 32)
+    order, began_ns = random.Random(seed), clock()
+    said = {"pairs": pairs, "across": across, "seed": seed, "sampling": asdict(sampling)}
+    with tempfile.TemporaryDirectory(prefix="rnn-bench-") as name:
+        folder = Path(name)
+        expected = instrument.oracle_files(SHAPES.values(), folder)
+        for number, settings in enumerate(rounds(pairs, len(implementations))):
+            jobs = {
+                setting: jobs_of(setting, implementations, across=turn % across == 0)
+                for turn, setting in enumerate(settings, start=number)
+            }
+            found = instrument.measured(
+                {"/".join(setting): held for setting, held in jobs.items()},
+                range(sampling.blocks),
+                sampling=sampling,
+                expected=expected,
+                folder=folder,
+                order=order,
+            )
+            for setting, held in jobs.items():
+                rows += pair_rows(setting, held, found["/".join(setting)])
+            shapes = {shape: asdict(case) for shape, case in SHAPES.items()}
+            instrument.write(out, settings={**said, "shapes": shapes}, rows=rows, goals=GOALS)
+            done = sum(row["workers"] == 1 for row in rows)
+            instrument.progress("pairs", done, max(pairs, done), began_ns)
+    return rows
+
+
+def main() -> None:
+    parser = instrument.options(__doc__, "aa")
+    parser.add_argument("--pairs", type=instrument.count, default=200, help="within a worker")
+    parser.add_argument("--blocks", type=instrument.count, default=5, help="of a pair")
+    parser.add_argument(
+        "--across",
+        type=instrument.count,
+        default=3,
+        metavar="N",
+        help="every Nth setting also across two workers",
+    )
+    parser.add_argument("--implementations", default=instrument.DYNAMIC, metavar="A,B,...")
+    arguments = parser.parse_args()
+    names = instrument.implementations(arguments.implementations)
+    sampling = instrument.default_sampling(
+        blocks=arguments.blocks, steady_s=STEADY_S, warmup_s=WARMUP_S
+    )
+    rows = measure(
+        arguments.pairs, names, sampling=sampling, across=arguments.across, out=arguments.out
+    )
+    instrument.print_table(summary(rows))
+    for row in rows:
+        if row["failure"] is not None:
+            print(f"failed: {row['implementation']} {row['mode']} {row['shape']}: {row['failure']}")
+
+
+if __name__ == "__main__":
+    instrument.run_script(main)

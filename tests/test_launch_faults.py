@@ -1,0 +1,241 @@
+"""What befalls a run from outside its jobs: servers, channels, imports and disks that fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench import block, launch, run
+from bench.beacon import Beacon
+from bench.errors import StoreError
+from bench.launch import Start, Team, Worker, WorkerDied, WorkerHung
+from bench.record import Run, Status, read_run
+from tests import scripted
+from tests.scripted_runs import Acting, execute, missing, of, signal_server, sweep
+from tests.test_stopping import PRESET
+
+pytestmark = [pytest.mark.usefixtures("scripted_backend"), pytest.mark.xdist_group("faults")]
+
+
+class Speaking:
+    """A source of workers that run some lines of Python; `fd` is their channel."""
+
+    def __init__(self, lines: str) -> None:
+        self._lines = f"import os, struct, sys, time\nfd = int(sys.argv[1])\n{lines}"
+
+    def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self._lines, str(descriptor)],
+            pass_fds=[descriptor],
+            process_group=0,
+        )
+        return self._process.pid
+
+    def wait(self, pid: int) -> int:
+        return self._process.wait()
+
+    def close(self) -> None:
+        pass
+
+
+HALF = "os.read(fd, 65536)\nos.write(fd, struct.pack('!i', 100) + b'half')\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "error", "said"),
+    [
+        (f"{HALF}time.sleep(3600)", WorkerHung, "stopped within its answer to 'turn'"),
+        (f"{HALF}os.kill(os.getpid(), 11)", WorkerDied, "during 'turn': killed by SIGSEGV"),
+        (f"{HALF}sys.exit(3)", WorkerDied, "during 'turn': exit status 3"),
+        (
+            "os.read(fd, 65536)\nos.write(fd, struct.pack('!i', 4) + b'half')\ntime.sleep(3600)",
+            WorkerDied,
+            "broke off during 'turn': what it sent is no answer",
+        ),
+        ("os.close(fd)\ntime.sleep(3600)", WorkerDied, "broke off during 'turn'"),
+        ("sys.exit(4)", WorkerDied, "during 'turn': exit status 4"),
+    ],
+    ids=["half", "half-and-segv", "half-and-exit", "no-answer", "closed", "exit"],
+)
+def test_an_answer_that_is_none_ends_the_worker_only(
+    monkeypatch: pytest.MonkeyPatch, lines: str, error: type[Exception], said: str
+) -> None:
+    monkeypatch.setattr(launch, "REPLY_LIMIT_S", 1.0)
+    monkeypatch.setattr(launch, "EXIT_LIMIT_S", 2.0)
+    with Worker("scripted", Speaking(lines), {}) as worker:
+        with pytest.raises(error, match=said):
+            worker.request({"op": "turn"}, limit_s=20.0)
+        assert not psutil.pid_exists(worker.pid)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_process_that_cannot_be_started_is_a_worker_that_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    """The limit on processes is reached, or there is no memory for one more."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with (
+        Team(
+            ["scripted"],
+            threads=1,
+            cpus=[min(os.sched_getaffinity(0))],
+            start=start,
+            log=tmp_path / "log",
+            scratch=tmp_path,
+        ) as team,
+        pytest.raises(WorkerDied, match=r"could be started .*temporarily unavailable"),
+    ):
+        team.worker("scripted")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("measure", "after"), [("memory", 2), ("steady", 5)], ids=["between", "within"]
+)
+def test_a_fork_server_that_is_lost_is_replaced_and_costs_nobody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    measure: str,
+    after: int,
+) -> None:
+    """Between two blocks, and when all that take part in one have been built."""
+    monkeypatch.setattr(launch, "FORK_LIMIT_S", 2.0)
+    lost: list[int] = []
+    plan = sweep("fine", "fine-too", cold_blocks=2, memory_blocks=1)
+    hit = Acting(lambda: lost.append(signal_server(number)), measure, after)
+    result = execute(tmp_path, plan, progress=hit)
+    assert len(lost) == 1
+    assert missing(plan, result) == []
+    assert {record.status for record in result.records} == {Status.OK}
+
+
+def test_what_kills_its_server_every_time_is_blamed_in_the_end(tmp_path: Path) -> None:
+    plan = sweep("fine", "kills-server", "fine-too", blocks=1)
+    result = execute(tmp_path, plan)
+    assert missing(plan, result) == []
+    (blamed,) = of(result, "kills-server", "steady")
+    assert (blamed.status, blamed.reason) == (
+        Status.CRASHED,
+        "worker ended during 'turn': with its fork server",
+    )
+    others = [r for r in result.records if r.job.implementation != "scripted/kills-server"]
+    assert {record.status for record in others} == {Status.OK}
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_framework_that_does_not_import_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    monkeypatch.setenv(scripted.MODULE_VARIABLE, "tests.absent")
+    check_only_scripted_failed(execute(tmp_path, sweep("fine", blocks=1), start), Status.CRASHED)
+
+
+def test_a_framework_whose_import_never_ends_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(3600)\n")
+    monkeypatch.setenv(scripted.MODULE_VARIABLE, "sleeper")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(launch, "IMPORT_LIMIT_S", 10.0)
+    check_only_scripted_failed(execute(tmp_path, sweep("fine", blocks=1)), Status.TIMEOUT)
+
+
+def check_only_scripted_failed(result: Run, status: Status) -> None:
+    for record in result.records:
+        failed = record.job.implementation == "scripted/fine"
+        assert record.status == (status if failed else Status.OK)
+    assert {record.job.measure for record in result.records} == {"steady", "cold", "memory"}
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_an_import_leaves_behind_ends_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    (tmp_path / "starter.py").write_text(
+        "import subprocess\n"
+        "subprocess.Popen(['sleep', '3600'])\n"
+        "from tests.scripted import create\n"
+    )
+    monkeypatch.setenv(scripted.MODULE_VARIABLE, "starter")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    result = execute(tmp_path, sweep("fine", blocks=1), start)
+    assert {record.status for record in result.records} == {Status.OK}
+
+
+def test_a_disk_that_is_full_beside_the_records_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers share files with the parent: these meet a full disk as well."""
+    left = 20
+
+    def beacon(path: Path) -> Beacon:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return Beacon(path)
+
+    monkeypatch.setattr(block, "Beacon", beacon)
+    plan = sweep("fine", "fine-too", blocks=3)
+    with pytest.raises(StoreError, match=r"run: cannot be written \(No space left .* are kept\)"):
+        execute(tmp_path, plan)
+    kept = read_run(tmp_path / "run")
+    assert kept.manifest["status"] == "failed"
+    assert kept.records
+    assert missing(plan, run.resume(kept.folder, progress=run.Silent())) == []
+
+
+def bench(*arguments: str, before: Callable[[], None] | None = None) -> tuple[int, list[str]]:
+    """Run the command; returns its exit status, and what it said of itself."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        preexec_fn=before,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_a_command_on_a_full_disk_keeps_what_it_has_and_can_be_resumed(tmp_path: Path) -> None:
+    """The limit on the size of a file stands for the disk's; names need not be ASCII either."""
+    folder, preset = tmp_path / "L\u00e4ufe \u91cf", tmp_path / "\u00fcber.toml"
+    preset.write_text(PRESET)
+    options = ("--preset", str(preset), "--strategy", "fine,fine-too", "--blocks", "3")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    status, said = bench("run", "--out", str(folder), *options, before=limited)
+    assert status == 1
+    (error,) = (line for line in said if line.startswith("bench: error:"))
+    kept = read_run(folder)
+    records = len(kept.records)
+    assert error.endswith(
+        f"{folder}: cannot be written (File too large); {records} records are kept"
+    )
+    assert records
+    assert kept.faults == []
+    assert not (folder / "scratch").exists()
+    status, said = bench("run", "--resume", str(folder))
+    assert (status, [line for line in said if "error" in line]) == (0, [])
+    result = read_run(folder)
+    assert missing(run.sweep_of(result.manifest), result) == []
+    before = [(record.job, record.block, record.samples) for record in kept.records]
+    assert [(r.job, r.block, r.samples) for r in result.records][:records] == before

@@ -1,0 +1,187 @@
+"""Peak memory: the method against allocations that are known, and what a table makes of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.api import Unavailable
+from bench import memory
+from bench.memory import PeakMeter
+from bench.record import Record
+from bench.report import build
+from tests import synthetic
+from tests.reading import one, plain_report, rows, shown, table
+from tests.scripted_runs import execute, of, sweep
+
+
+@pytest.mark.parametrize("size", [16_000_000, 64_000_000])
+def test_a_known_allocation_is_read_though_it_is_gone(size: int) -> None:
+    meter = PeakMeter()
+    np.ones(size, np.uint8)
+    assert meter.read() == pytest.approx(size, rel=0.05)
+
+
+def test_phases_follow_each_other_and_share_a_base() -> None:
+    meter = PeakMeter()
+    kept = np.ones(32_000_000, np.uint8)
+    assert meter.read() == pytest.approx(kept.nbytes, rel=0.05)
+    # What an earlier phase left counts in the next, what it gave back does not.
+    assert meter.read() == pytest.approx(kept.nbytes, rel=0.05)
+    np.ones(64_000_000, np.uint8)
+    assert meter.read() == pytest.approx(96e6, rel=0.05)
+    assert meter.read() == pytest.approx(kept.nbytes, rel=0.05)
+
+
+def test_a_page_that_is_reserved_and_never_touched_does_not_count() -> None:
+    meter = PeakMeter()
+    held = np.empty(64_000_000, np.uint8)
+    assert meter.read() < 0.05 * held.nbytes
+
+
+def test_pages_of_files_are_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "code"
+    path.write_bytes(bytes(32_000_000))
+    meter = PeakMeter()
+    mapped = np.memmap(path, np.uint8, mode="r")
+    assert int(mapped.sum()) == 0
+    assert abs(meter.read()) < 0.05 * mapped.nbytes
+
+
+def test_the_method_reads_a_known_allocation_here() -> None:
+    assert abs(memory.calibration_error()) < 0.05
+
+
+class Kernel:
+    """Its account of a process, as files; the test says what it is."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.status, self.clear = folder / "status", folder / "clear_refs"
+        monkeypatch.setattr(memory, "_STATUS", self.status)
+        monkeypatch.setattr(memory, "_CLEAR", self.clear)
+
+    def says(self, *, now: int, peak: int, files: int) -> None:
+        """In kB."""
+        lines = {"VmHWM": peak, "VmRSS": now, "RssFile": files}
+        text = "Name:\tpython\n" + "".join(f"{k}:\t{v:8} kB\n" for k, v in lines.items())
+        self.status.write_text(text + "Threads:\t1\n")
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    return Kernel(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("end", "reading"),
+    [
+        ({"now": 150, "peak": 400, "files": 30}, 300),
+        ({"now": 150, "peak": 400, "files": 80}, 250),
+        ({"now": 90, "peak": 400, "files": 10}, 320),
+        ({"now": 98, "peak": 98, "files": 30}, -2),
+    ],
+    ids=["above what was resident", "less new files", "files that went", "less than nothing"],
+)
+def test_the_formula(kernel: Kernel, end: dict[str, int], reading: int) -> None:
+    kernel.says(now=100, peak=900, files=30)
+    meter = PeakMeter()
+    assert kernel.clear.read_text() == "5"
+    kernel.clear.write_text("")
+    kernel.says(**end)
+    assert meter.read() == reading * 1024
+    assert kernel.clear.read_text() == "5"
+
+
+def test_a_host_that_does_not_tell_is_named(kernel: Kernel) -> None:
+    with pytest.raises(Unavailable, match="does not tell"):
+        PeakMeter()
+    kernel.status.write_text("VmRSS: 1 kB\n")
+    with pytest.raises(Unavailable, match="VmHWM"):
+        PeakMeter()
+    kernel.says(now=1, peak=1, files=0)
+    kernel.clear.mkdir()
+    with pytest.raises(Unavailable, match="cannot be written"):
+        PeakMeter()
+
+
+@pytest.mark.usefixtures("scripted_backend")
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_a_call_does_not_pay_for_the_one_before(tmp_path: Path, mode: str) -> None:
+    """16 MB in each of two calls, of which one is there at a time, are 16."""
+    plan = sweep("grows", mode=mode, blocks=1)
+    plan = replace(plan, axes=replace(plan.axes, seq_len=(16,)))
+    (record,) = of(execute(tmp_path, plan), "grows", "memory")
+    assert record.reason == ""
+    assert record.values["run_peak_bytes"] == pytest.approx(16e6, rel=0.1)
+    assert record.values["build_peak_bytes"] < 2e6
+
+
+def _marked(**manifest: Any) -> dict[str, str]:
+    """The notes of T=50 in training, where nothing is small."""
+    found = shown(
+        build([synthetic.run(**manifest)]), "memory", implementation="jax/static", seq_len=50
+    )
+    return {row["mode"]: row.get("note", "") for _, row in found.iterrows()}
+
+
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [
+        (0.049, ""),
+        (-0.2, "not calibrated (-20%)"),
+        (0.07, "not calibrated (+7%)"),
+        ("much", ""),
+        (math.nan, ""),
+        (10**400, ""),
+        (None, ""),
+    ],
+)
+def test_a_backend_that_misread_at_the_start_is_marked(error: object, note: str) -> None:
+    backends = {"jax": {"calibration_error": error}, "torch": {"calibration_error": 0.5}}
+    assert _marked(backends=backends)["train"] == note
+
+
+@pytest.mark.parametrize("backends", [{}, None, [], {"jax": {"error": "gone"}}, {"jax": None}])
+def test_a_run_that_does_not_say_is_not_marked(backends: object) -> None:
+    assert _marked(backends=backends)["train"] == ""
+
+
+def test_the_larger_of_both_readings_counts() -> None:
+    change = synthetic.only(
+        "jax/static",
+        lambda r: replace(r, values={**r.values, "calibration_error": -0.1}),
+        measure="memory",
+    )
+    run = synthetic.run(change=change, backends={"jax": {"calibration_error": 0.06}})
+    notes = rows(build([run]), "memory", implementation="jax/static", seq_len=50, mode="train")
+    assert one(notes)["note"] == "not calibrated (-10%)"
+
+
+def test_what_the_compiler_says_stands_beside_the_peak() -> None:
+    def analysed(record: Record) -> Record:
+        values = {**record.values, "program_temp_bytes": 155_812_345 + record.block}
+        return replace(record, values=values)
+
+    change = synthetic.only("jax/static", analysed, measure="memory", mode="train")
+    report = build([synthetic.run(change=change)])
+    row = {"implementation": "jax/static", "seq_len": 50, "mode": "train"}
+    assert one(shown(report, "memory", **row))["XLA temp (MB)"] == "156"
+    frame = one(rows(report, "memory", **row))
+    # The median of blocks 0 and 1, to the last digit.
+    assert frame["program_temp_bytes"] == 155_812_345.5
+    assert frame["program_temp_bytes_workers"] == 2
+    others = shown(report, "memory", implementation="torch/dynamic")
+    assert set(others["XLA temp (MB)"]) == {"-"}
+    assert "XLA temp" in table(report, "memory").caption
+
+
+def test_without_a_compiler_that_says_it_there_is_no_column() -> None:
+    found = table(plain_report(), "memory")
+    assert not [column for column in found.display if "XLA" in column]
+    assert "XLA" not in found.caption
+    assert found.frame["program_temp_bytes"].isna().all()
