@@ -139,7 +139,8 @@ class Block:
         self._excuses = EXCUSES
         self._seats = list(dict.fromkeys(outcome.seat for outcome in self._outcomes.values()))
         order.shuffle(self._seats)
-        # Which strategy stands at an end of the palindrome, and so beside itself, varies by block.
+        # An arm at an end of a palindrome follows itself, and finds its data in the caches: who
+        # that is, is taken in turns.
         self._rotation = order.randrange(1 << 16)
 
     def run(self, block: int) -> list[Record]:
@@ -257,6 +258,7 @@ class Block:
         for outcome in self._of(None, Status.OK):
             outcome.worker["turns"] = token
         for number in range(turns):
+            self._rotation += 1
             seats = [seat for seat in self._seats if seat in self._workers]
             for seat in seats if number % 2 == 0 else reversed(seats):
                 self._timed(seat, "turn", palindromes=PALINDROMES_PER_TURN)

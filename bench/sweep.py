@@ -130,7 +130,7 @@ class Sampling:
     steady_s: float
     warmup_s: float
     warmup_calls: int = 5
-    blocks_per_server: int = 2
+    blocks_per_server: int = 1
     quiet_wait_s: float = 60.0
     precision: float | None = None
     budget_s: float | None = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import stats
-from bench.launch import Start
+from bench.launch import Start, Worker
 from bench.record import Status
 from bench.run import elsewhere
 from tests.scripted_runs import execute, of, sweep
@@ -95,3 +97,23 @@ def test_the_parent_stays_off_the_measured_cpus_and_comes_back(
     with elsewhere([0, 1, 5]):
         assert asked[2:] == [{0, 1, 5}]
     assert asked[1] == asked[3] == {0, 1, 5}
+
+
+def test_every_arm_comes_to_stand_at_an_end_of_the_palindromes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows itself is faster: none may do so more often than the others."""
+    orders: list[list[str]] = []
+    ask = Worker.request
+
+    def watched(self: Worker, message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
+        if message["op"] == "turn" and len(message["order"]) > 1:
+            orders.append(list(message["order"]))
+        return ask(self, message, limit_s=limit_s)
+
+    monkeypatch.setattr(Worker, "request", watched)
+    execute(tmp_path, sweep("fine", "fine-too", blocks=1, steady_s=0.1))
+    firsts = [order[0] for order in orders]
+    assert len(firsts) >= 6
+    counts = [firsts.count(arm) for arm in orders[0]]
+    assert max(counts) - min(counts) <= 1
