@@ -106,9 +106,10 @@ def check_limit(sweep: Sweep) -> None:
 def capacity(team: Team, job: Job, block: int, sweep: Sweep, go_on: Callable[[], None]) -> Record:
     """The record of a capacity job. `go_on` is called before each trial, and may raise.
 
-    A trial that does not fit is one that the kernel killed for it, one that was refused memory, and
-    under RLIMIT_AS every one of which the worker died: what has no memory dies in many ways. What
-    takes too long, or fails otherwise, ends the search: of a longer T nothing is known then.
+    A trial does not fit if the kernel killed it for that, or if it was refused memory and says so.
+    RLIMIT_AS only refuses, and what is refused memory dies or fails in many ways: under it whatever
+    fails counts, once something shorter has run. What takes too long, or fails otherwise, ends the
+    search: of a longer T nothing is known then.
     """
     limit_bytes = sweep.sampling.memory_limit_bytes
     if limit_bytes is None:
@@ -117,31 +118,28 @@ def capacity(team: Team, job: Job, block: int, sweep: Sweep, go_on: Callable[[],
         reason = f"device {job.case.device}: the limit is on the memory of the host"
         return Record(job=job, block=block, status=Status.UNSUPPORTED, reason=reason)
     place = limits.find_place()
+    limit_s = sweep.sampling.probe_limit_s
+    probe = _Probe(team=team, job=job, place=place, limit_bytes=limit_bytes, limit_s=limit_s)
     trials: list[dict[str, Any]] = []
 
     def attempt(seq_len: int) -> Trial:
         go_on()
-        asked = replace(job, case=replace(job.case, seq_len=seq_len))
-        if data_bytes(asked.case) > limit_bytes:
-            trial = Trial(fits=False, reason="its data alone are larger than the limit")
-        else:
-            trial = _attempt(team, asked, place, limit_bytes, sweep.sampling.probe_limit_s)
+        trial = probe.attempt(seq_len, shorter_ran=any(known["fits"] for known in trials))
         trials.append({"seq_len": seq_len, "fits": trial.fits, "reason": trial.reason})
         return trial
 
     found = search(job.case.seq_len, sweep.longest(job), attempt)
-    known = found.largest > 0 or found.failed is not None
-    values = {LARGEST: found.largest} if known else {}
+    values: dict[str, float] = {LIMIT: limit_bytes}
+    if found.failed is not None:
+        values[FAILED] = found.failed
+    if found.failed is not None or found.largest:
+        values[LARGEST] = found.largest
     return Record(
         job=job,
         block=block,
-        status=Status.OK if known else found.status,
+        status=Status.OK if LARGEST in values else found.status,
         reason=found.reason,
-        values={
-            **values,
-            **({FAILED: found.failed} if found.failed is not None else {}),
-            LIMIT: limit_bytes,
-        },
+        values=values,
         worker={
             "limited_by": limits.ADDRESSES if place is None else place.version.name,
             "trials": trials,
@@ -149,57 +147,71 @@ def capacity(team: Team, job: Job, block: int, sweep: Sweep, go_on: Callable[[],
     )
 
 
-@contextmanager
-def _group(place: limits.Place | None, limit_bytes: int) -> Iterator[limits.Group | None]:
-    if place is None:
-        yield None
-        return
-    with limits.group(place, limit_bytes) as made:
-        yield made
+@dataclass(frozen=True, kw_only=True)
+class _Probe:
+    """Runs a job's case with other T, each in a worker of its own that may take so many bytes."""
 
+    team: Team
+    job: Job
+    place: limits.Place | None
+    limit_bytes: int
+    limit_s: float
 
-def _attempt(
-    team: Team, job: Job, place: limits.Place | None, limit_bytes: int, limit_s: float
-) -> Trial:
-    """Run the job's case once, in a worker of its own that may take so many bytes."""
-    try:
+    def attempt(self, seq_len: int, *, shorter_ran: bool) -> Trial:
+        """Run the case once with this T; what kept it from running is for `shorter_ran` to say."""
+        case = replace(self.job.case, seq_len=seq_len)
+        if data_bytes(case) > self.limit_bytes:
+            return Trial(fits=False, reason="its data alone are larger than the limit")
         try:
-            return _once(team, job, place, limit_bytes, limit_s)
-        except ServerDied:
-            return _once(team, job, place, limit_bytes, limit_s)  # no question of memory
-    except (WorkerDied, WorkerHung) as error:
-        return Trial(fits=None, status=Status.CRASHED, reason=str(error))
-
-
-def _once(
-    team: Team, job: Job, place: limits.Place | None, limit_bytes: int, limit_s: float
-) -> Trial:
-    """Raises what kept the worker from starting, and `ServerDied`."""
-    with _group(place, limit_bytes) as made:
-        message = {
-            "op": "probe",
-            "implementation": job.implementation,
-            "case": asdict(job.case),
-            "mode": job.mode,
-            "limit": limits.order(limit_bytes, made),
-        }
-        with team.worker(backend_of(job), fresh_cache=True) as worker:
             try:
-                reply = worker.request(message, limit_s=limit_s)
-            except WorkerHung as error:
-                return Trial(fits=None, status=Status.TIMEOUT, reason=str(error))
+                trial = self._once(case)
             except ServerDied:
-                raise
-            except WorkerDied as error:
-                status = Status.OOM if made is None else Status.CRASHED
-                reply = {"status": status, "reason": str(error)}
-        # A compiler that the worker started may be what was killed, and the worker alive to say so.
-        killed = made is not None and made.kills() > 0
-    status = Status(reply["status"])
-    if status == Status.OK:
-        return Trial(fits=True)
-    if killed:
-        return Trial(fits=False, reason="killed at the limit")
-    # Of a traceback, the line that says what happened.
-    reason = str(reply["reason"]).strip().splitlines()[-1]
-    return Trial(fits=False if status == Status.OOM else None, status=status, reason=reason)
+                trial = self._once(case)  # no question of memory
+        except (WorkerDied, WorkerHung) as error:
+            return Trial(fits=None, status=Status.CRASHED, reason=str(error))
+        if self.place is None and shorter_ran and trial.status == Status.CRASHED:
+            return replace(trial, fits=False)
+        return trial
+
+    def _once(self, case: Case) -> Trial:
+        """Raises what kept a worker from starting, and `ServerDied`."""
+        with self._group() as made:
+            message = {
+                "op": "probe",
+                "implementation": self.job.implementation,
+                "case": asdict(case),
+                "mode": self.job.mode,
+                "limit": limits.order(self.limit_bytes, made),
+            }
+            with self.team.worker(backend_of(self.job), fresh_cache=True) as worker:
+                try:
+                    reply = worker.request(message, limit_s=self.limit_s)
+                except WorkerHung as error:
+                    return Trial(fits=None, status=Status.TIMEOUT, reason=str(error))
+                except ServerDied:
+                    raise
+                except WorkerDied as error:
+                    reply = {"status": Status.CRASHED, "reason": str(error)}
+            # What was killed may be a compiler that the worker started, and the worker alive.
+            killed = made is not None and made.kills() > 0
+        status = Status(reply["status"])
+        if status == Status.OK:
+            return Trial(fits=True)
+        if killed:
+            return Trial(fits=False, status=Status.OOM, reason="killed at the limit")
+        fits = False if status == Status.OOM else None
+        return Trial(fits=fits, status=status, reason=_last_line(reply["reason"]))
+
+    @contextmanager
+    def _group(self) -> Iterator[limits.Group | None]:
+        if self.place is None:
+            yield None
+            return
+        with limits.group(self.place, self.limit_bytes) as made:
+            yield made
+
+
+def _last_line(reason: str) -> str:
+    """Of a traceback, the line that says what happened; what belongs to it is indented below."""
+    lines = [line for line in reason.strip().splitlines() if line[:1].strip()]
+    return lines[-1]

@@ -155,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. An expected error is one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _check_nul(given)
         status = cli.main(given, prog_name="python -m bench", standalone_mode=False, obj=given)
     except UsageError as error:
         return _refuse(str(error))
@@ -167,6 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("bench: interrupted", err=True)
         return INTERRUPTED
     return int(status or OK)
+
+
+def _check_nul(arguments: Sequence[str]) -> None:
+    if any("\0" in argument for argument in arguments):
+        raise UsageError("arguments: hold a NUL character, which no name and no path has")
 
 
 def _refuse(message: str) -> int:

@@ -20,10 +20,7 @@ their range, and writes every repetition. Takes some six minutes.
 
 from __future__ import annotations
 
-import cProfile
-import gc
 import itertools
-import pstats
 import random
 import sys
 import tempfile
@@ -38,13 +35,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from backends.api import MODES, Case, Mode
 from bench import stats
-from bench.block import Block, alone, backend_of, request
+from bench.block import Block, alone, backend_of
 from bench.launch import Start, Team
 from bench.measure import clock
 from bench.record import TO_FIRST, Job, Record, Status
-from bench.worker import Worker
 from benchmarks import instrument
-from benchmarks.by_itself import by_itself, elsewhere
+from benchmarks.by_itself import elsewhere
 
 CASE = Case(cell="lstm", seq_len=10, batch=4, inputs=32, hidden=32)
 ONE_UNIT = Case(cell="lstm", seq_len=1, batch=1, inputs=1, hidden=1)
@@ -62,36 +58,9 @@ STEADY_S = 0.3
 #: A fresh interpreter imports its framework before it answers.
 LIMIT_S = 180.0
 
-#: What a cold job calls within its phases.
-IN_PHASES = ("build", "load", "call", "sync", "_backend", "helper", "__enter__", "__exit__")
-
 
 def job_of(implementation: str, mode: Mode) -> Job:
     return Job(implementation=implementation, case=CASE, mode=mode, measure="cold")
-
-
-def parts(job: Job, path: Path) -> dict[str, float]:
-    """Seconds of what a worker does in a cold job besides its phases, as its profile in here says.
-
-    By the name of what its `_cold` calls, in order of time.
-    """
-    backend = backend_of(job)
-    worker = Worker(backend, threads=1)
-    worker.answer({"op": "describe"})  # creates the backend
-    gc.collect()
-    gc.freeze()  # as a server does
-    profile = cProfile.Profile()
-    reply = profile.runcall(worker.answer, request("cold", job, path))
-    if reply["status"] != Status.OK:
-        raise RuntimeError(f"{job.implementation}: {reply['status']}: {reply['reason']}")
-    found: dict[str, float] = {}
-    # Files, lines and names of functions; of each, its callers, and its seconds for each of them.
-    statistics: Mapping[Any, Any] = vars(pstats.Stats(profile))["stats"]
-    for called, (_calls, _primitive, _own_s, _all_s, callers) in statistics.items():
-        for caller, (*_counts, seconds) in callers.items():
-            if caller[2] == "_cold" and called[2] not in IN_PHASES:
-                found[called[2]] = seconds
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def seconds_of(action: Callable[[], object]) -> float:
@@ -232,8 +201,8 @@ def measured(implementations: Sequence[str], repetitions: int, out: Path) -> dic
             expected[entry] = {}
             for mode in MODES:
                 path = folder / f"{entry.replace('/', '-')}-{mode}.npz"
-                elsewhere(by_itself, entry, CASE, mode, path)
-                found = elsewhere(parts, job_of(entry, mode), path)
+                elsewhere("compute", job_of(entry, mode), path)
+                found = elsewhere("profile", job_of(entry, mode), path)
                 inside.append({"implementation": entry, "mode": mode, "parts_s": found})
                 expected[entry][mode] = path
         for number in range(repetitions):

@@ -47,6 +47,32 @@ SAMPLING = Sampling(
 )
 
 
+#: A sweep of the same kind for the command.
+PRESET = """
+[axes]
+cell = ["lstm"]
+seq_len = [3]
+batch = [2]
+layers = [1]
+hidden = [4]
+inputs = [3]
+lengths = ["full"]
+dtype = ["float32"]
+device = ["cpu"]
+mode = ["forward"]
+backend = ["scripted"]
+
+[sampling]
+blocks = 6
+cold_blocks = 2
+memory_blocks = 1
+steady_s = 0.01
+warmup_s = 0.001
+warmup_calls = 2
+quiet_wait_s = 0
+"""
+
+
 def sweep(
     *strategies: str,
     mode: str = "forward",

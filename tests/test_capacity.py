@@ -6,9 +6,10 @@ import os
 import resource
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from bench.capacity import FAILED, LARGEST, LIMIT, Found, Trial, is_close, searc
 from bench.cli import main
 from bench.errors import UsageError
 from bench.estimate import job_seconds, trials
-from bench.limits import V1, V2, Place
+from bench.launch import ServerDied, Team, WorkerDied
+from bench.limits import V1, V2, Group, Place
 from bench.record import Job, Record, Run, Status
 from bench.report import Report, build
 from bench.report.evidence import groups_of
@@ -308,6 +310,98 @@ def test_what_never_runs_is_no_question_of_memory(
     assert record.values == {LIMIT: 64 * MB}
 
 
+class Refused:
+    """A team whose worker runs up to T=10 and then fails as it is told to."""
+
+    def __init__(self, failure: dict[str, Any] | Exception) -> None:
+        self._failure = failure
+        self.pid = 1
+
+    def worker(self, backend: str, *, fresh_cache: bool) -> Refused:
+        assert fresh_cache
+        return self
+
+    def request(self, message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
+        if message["case"]["seq_len"] <= 10:
+            return {"status": "ok", "reason": ""}
+        if isinstance(self._failure, Exception):
+            raise self._failure
+        return self._failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+TRACEBACK = "Traceback:\n  File\nAbortedError: could not execute a primitive\n\t [[node]]\n"
+
+
+@pytest.mark.usefixtures("scripted_backend")
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (
+            {"status": "crashed", "reason": TRACEBACK},
+            "AbortedError: could not execute a primitive",
+        ),
+        (WorkerDied("killed by SIGABRT"), "killed by SIGABRT"),
+    ],
+    ids=["fails", "dies"],
+)
+def test_what_is_refused_memory_fails_in_many_ways(
+    monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any] | Exception, said: str
+) -> None:
+    """Under RLIMIT_AS it counts once something has run; a group kills, and anything else ends."""
+    plan = sweep("fine", memory_limit_bytes=64 * MB)
+    (job,) = plan.jobs("capacity")
+    team: Any = Refused(failure)
+    monkeypatch.setattr(limits, "find_place", lambda: None)
+    refused = capacity.capacity(team, job, 0, plan, lambda: None)
+    assert refused.values == {LARGEST: 10, FAILED: 11, LIMIT: 64 * MB}
+    assert refused.reason == f"T=11: {said}"
+    later = replace(job, case=replace(job.case, seq_len=20))
+    never_ran = capacity.capacity(team, later, 0, plan, lambda: None)
+    assert (never_ran.status, never_ran.values) == (Status.CRASHED, {LIMIT: 64 * MB})
+    monkeypatch.setattr(limits, "find_place", lambda: Place(version=V1, folder=Path()))
+    monkeypatch.setattr(capacity._Probe, "_group", lambda self: nullcontext(Unharmed()))
+    ended = capacity.capacity(team, job, 0, plan, lambda: None)
+    assert ended.values == {LARGEST: 6, LIMIT: 64 * MB}
+    assert ended.reason == f"T=12: {said}"
+
+
+class Unharmed(Group):
+    """A group in which nobody was killed."""
+
+    def __init__(self) -> None:
+        super().__init__(version=V1, folder=Path())
+
+    def kills(self) -> int:
+        return 0
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_a_trial_that_lost_its_server_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = sweep("fine", memory_limit_bytes=64 * MB)
+    plan = replace(plan, caps={"scripted/fine": {"forward": 3}})
+    (job,) = plan.jobs("capacity")
+    monkeypatch.setattr(limits, "find_place", lambda: None)
+    ends: list[Exception] = [ServerDied("gone")]
+
+    class Once(Refused):
+        def request(self, message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
+            if ends:
+                raise ends.pop()
+            return {"status": "ok", "reason": ""}
+
+    team: Any = Once({})
+    assert capacity.capacity(team, job, 0, plan, lambda: None).values[LARGEST] == 3
+    ends += [ServerDied("gone"), ServerDied("gone")]
+    twice = capacity.capacity(team, job, 0, plan, lambda: None)
+    assert (twice.status, twice.reason) == (Status.CRASHED, "T=3: gone")
+
+
 @pytest.mark.usefixtures("scripted_backend")
 def test_where_not_even_one_step_fits(tmp_path: Path) -> None:
     record = _found_by_itself(tmp_path, "oom")
@@ -350,8 +444,6 @@ def _found_by_itself(
     **sampling: Any,
 ) -> Record:
     """A capacity job without the run around it, which would not come to it."""
-    from bench.launch import Team
-
     plan = sweep(strategy, mode=mode, memory_limit_bytes=64 * MB, **sampling)
     (job,) = plan.jobs("capacity")
     job = replace(job, case=replace(job.case, device=device))

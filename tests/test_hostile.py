@@ -129,6 +129,13 @@ def test_a_dry_run_of_anything_large_ends(axis: str) -> None:
     assert attempt(COMMAND_LINE, ["--preset", "smoke", axis, "9" * 18])[0] == "ok"
 
 
+@pytest.mark.parametrize("option", ["--out", "--resume", "--preset", "--cell"])
+def test_a_nul_in_an_argument_is_refused(option: str) -> None:
+    ending, said = attempt(COMMAND_LINE, [option, "a\0b"])
+    assert ending == "refused"
+    assert "NUL" in said
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("mode", ["forward", "train"])
 def test_flops_of_many_layers_are_those_of_their_products(cell: Any, mode: Any) -> None:

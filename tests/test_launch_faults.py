@@ -21,8 +21,7 @@ from bench.errors import StoreError
 from bench.launch import Start, Team, Worker, WorkerDied, WorkerHung
 from bench.record import Run, Status, read_run
 from tests import scripted
-from tests.scripted_runs import Acting, execute, missing, of, signal_server, sweep
-from tests.test_stopping import PRESET
+from tests.scripted_runs import PRESET, Acting, execute, missing, of, signal_server, sweep
 
 pytestmark = [pytest.mark.usefixtures("scripted_backend"), pytest.mark.xdist_group("faults")]
 

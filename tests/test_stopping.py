@@ -18,33 +18,9 @@ from bench import run
 from bench.errors import UsageError
 from bench.record import MEASURES, Run, Status, Store, read_run
 from bench.report.evidence import groups_of
-from tests.scripted_runs import Acting, execute, sweep
+from tests.scripted_runs import PRESET, Acting, execute, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
-
-PRESET = """
-[axes]
-cell = ["lstm"]
-seq_len = [3]
-batch = [2]
-layers = [1]
-hidden = [4]
-inputs = [3]
-lengths = ["full"]
-dtype = ["float32"]
-device = ["cpu"]
-mode = ["forward"]
-backend = ["scripted"]
-
-[sampling]
-blocks = 6
-cold_blocks = 2
-memory_blocks = 1
-steady_s = 0.01
-warmup_s = 0.001
-warmup_calls = 2
-quiet_wait_s = 0
-"""
 
 
 def whole(result: Run) -> None:
