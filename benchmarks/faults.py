@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from tests.scripted_runs import (
     Acting,
     execute,
     left_behind,
+    limited_files,
     missing,
     of,
     registered,
@@ -174,18 +174,19 @@ def _full_disk(folder: Path) -> Ended:
     """The command, with a limit on the size of a file, and then resumed without one."""
     preset = folder / "preset.toml"
     preset.write_text(PRESET)
-    command = [sys.executable, "-m", "bench", "run"]
+    command = ["-m", "bench", "run"]
     options = ["--preset", str(preset), "--strategy", ",".join(FINE), "--out", str(folder / "run")]
     full = subprocess.run(
-        [*command, *options],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        [*limited_files(20_000), *command, *options],
         capture_output=True,
         text=True,
         check=False,
     )
     kept = read_run(folder / "run").records
     resumed = subprocess.run(
-        [*command, "--resume", str(folder / "run")], capture_output=True, check=False
+        [sys.executable, *command, "--resume", str(folder / "run")],
+        capture_output=True,
+        check=False,
     )
     result = read_run(folder / "run")
     said = full.stderr.strip().splitlines()[-1].partition("run: ")[2]

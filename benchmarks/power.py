@@ -10,7 +10,7 @@ preset's own number) and five would have said is shown as well, and what the ver
 widest floor that is not too wide to show anything, half the margin.
 
 Prints the shares, and the mean ratio beside that of the FLOPs. Writes every trial with the log
-ratio of each of its blocks. 60 trials take some ten minutes of one core; what is done is saved
+ratio of each of its blocks. 60 trials take some twelve minutes of one core; what is done is saved
 after each round.
 """
 

@@ -145,7 +145,7 @@ def _ratio(records: Iterable[Record], jobs: tuple[Job, Job]) -> stats.Ratio:
     return ratio
 
 
-def table_row(row: Mapping[str, Any], ours_s: float) -> dict[str, str]:
+def table_row(row: Mapping[str, Any], ours_s: float | None) -> dict[str, str]:
     """What the table says of a tool; `ours_s` is what this harness took for the same."""
     last = row["steps"][-1]
     shown = {
@@ -156,7 +156,7 @@ def table_row(row: Mapping[str, Any], ours_s: float) -> dict[str, str]:
     }
     if last["low"] is not None:
         shown["ratio"] += f" [{last['low']:.3f}, {last['high']:.3f}]"
-    if row["projected_s"] is not None:
+    if row["projected_s"] is not None and ours_s is not None:
         shown["times ours"] = f"{row['projected_s'] / ours_s:.1f}"
         shown["times ours"] += "" if row["reached"] else " (projected)"
     return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -190,3 +191,16 @@ def of(result: Run, strategy: str, measure: str) -> list[Record]:
         and record.job.measure == measure
         and record.job.replica == 0
     ]
+
+
+def limited_files(largest: int | None) -> list[str]:
+    """A Python command whose files may be so many bytes long: a disk that is full.
+
+    The limit is set by the process itself. `preexec_fn` would fork this one, which JAX, where a
+    test has loaded it, warns of.
+    """
+    if largest is None:
+        return [sys.executable]
+    limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))"
+    become = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    return [sys.executable, "-c", f"import os, resource, sys; {limit}; {become}"]

@@ -62,6 +62,7 @@ def test_identical_pairs_are_measured_within_and_across_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aa, "SHAPES", {"tiny": CASE})
+    monkeypatch.setattr(aa, "SETTINGS", (("tiny", "forward"), ("tiny", "train")))
     out = tmp_path / "results" / "aa.json"
     rows = aa.measure(2, ["scripted/fine"], sampling=SAMPLING, across=2, out=out)
     assert [(row["mode"], row["workers"]) for row in rows] == [
@@ -86,6 +87,7 @@ def test_a_pair_that_fails_is_counted_and_not_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aa, "SHAPES", {"tiny": CASE})
+    monkeypatch.setattr(aa, "SETTINGS", (("tiny", "forward"), ("tiny", "train")))
     names = ["scripted/fine", "scripted/wrong"]
     rows = aa.measure(1, names, sampling=SAMPLING, across=9, out=tmp_path / "aa.json")
     failures = {row["implementation"]: row["failure"] for row in rows if row["workers"] == 1}
@@ -171,6 +173,7 @@ def test_who_is_not_there_in_time_is_stopped_and_projected() -> None:
     assert done["projected_s"] == pytest.approx(4 * done["seconds"])
     shown = time_to_verdict.table_row({"tool": "x", **done}, ours_s=done["seconds"])
     assert shown["times ours"] == "4.0 (projected)"
+    assert "times ours" not in time_to_verdict.table_row({"tool": "x", **done}, ours_s=None)
 
 
 def test_one_unit_or_two_are_never_enough() -> None:

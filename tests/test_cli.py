@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import backends
 from bench import cli, cli_run, export, progress, run
 from bench.estimate import job_seconds, sweep_seconds, words
 from bench.record import Record, Run, Status, Store, read_run
-from bench.sweep import Sweep, load_preset
+from bench.sweep import PRESETS, Sweep, load_preset
 from tests import synthetic
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +88,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run --sequence 5", ["--sequence"]),
         ("run extra", ["extra"]),
         ("run --cell lstn", ["cell 'lstn'", "did you mean lstm?", "gru-reset-after"]),
+        ("run --cell lst\u1e3f", ["cell 'lst\u1e3f'", "did you mean lstm?"]),
+        ("run --strategy st\u00e4tic", ["strategy 'st\u00e4tic'", "did you mean static?"]),
         ("run --cell LSTM", ["cell 'LSTM'", "allowed: rnn, basic-lstm"]),
         ("run --backend tensorflwo", ["'tensorflwo'", "did you mean tensorflow?"]),
         ("run --backend reference", ["backend 'reference'", "allowed: tensorflow, torch, jax"]),
@@ -135,6 +138,27 @@ def test_bad_input_is_one_line_and_writes_nothing(
         assert words_ in line
     assert engine.calls == []
     assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "said"),
+    [
+        ("seq_len", "[0]", "seq-len 0: must be a whole number of 1 or more"),
+        ("batch", "[16, 0]", "batch 0: must be a whole number of 1 or more"),
+        ("seq_len", "[10, 10]", "axis seq-len: value 10 is given twice"),
+        ("cell", "['lstm', 'lstm']", "axis cell: value lstm is given twice"),
+        ("cell", "['lst\u1e3f']", "unknown cell 'lst\u1e3f' (did you mean lstm?)"),
+    ],
+)
+def test_a_preset_holds_what_the_command_line_may(
+    axis: str, values: str, said: str, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smoke = (PRESETS / "smoke.toml").read_text()
+    text, found = re.subn(rf"^{axis} = .*$", f"{axis} = {values}", smoke, flags=re.MULTILINE)
+    assert found == 1
+    Path("m\u00efne.toml").write_text(text)
+    assert said in refused(capsys, "run", "--preset", "m\u00efne.toml")
+    assert engine.calls == []
 
 
 @pytest.mark.parametrize(

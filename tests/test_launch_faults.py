@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,18 @@ from bench.beacon import Beacon
 from bench.errors import StoreError
 from bench.launch import Start, Team, Worker, WorkerDied, WorkerHung
 from bench.record import Run, Status, read_run
+from benchmarks import faults, kill
 from tests import scripted
-from tests.scripted_runs import PRESET, Acting, execute, missing, of, signal_server, sweep
+from tests.scripted_runs import (
+    PRESET,
+    Acting,
+    execute,
+    limited_files,
+    missing,
+    of,
+    signal_server,
+    sweep,
+)
 
 pytestmark = [pytest.mark.usefixtures("scripted_backend"), pytest.mark.xdist_group("faults")]
 
@@ -199,11 +208,35 @@ def test_a_disk_that_is_full_beside_the_records_is_one_line(
     assert missing(plan, run.resume(kept.folder, progress=run.Silent())) == []
 
 
-def bench(*arguments: str, before: Callable[[], None] | None = None) -> tuple[int, list[str]]:
+@pytest.mark.parametrize("name", ["segv", "two-runs"])
+def test_the_table_of_faults_says_whether_its_goals_are_met(name: str) -> None:
+    (scenario,) = (scenario for scenario in faults.SCENARIOS if scenario.name == name)
+    row, met = faults.attempt(scenario)
+    assert met, row
+    assert row["planned"] == row["recorded"]
+
+
+def test_lines_are_counted_without_the_reader_that_is_examined(tmp_path: Path) -> None:
+    line = b'{"crc32": 1, "record": {"key": "a", "block": %d}}'
+    lines = [line % 0, line % 1, line % 0 + b" ", line[:20]]
+    (tmp_path / "records.jsonl").write_bytes(b"\n".join(lines))
+    assert kill.lines_of(tmp_path) == (set(lines[:3]), 1, 1)
+    toll = kill.Toll(seen={line % 0, line % 2})
+    toll.look({line % 0, line % 1})
+    assert (toll.before, toll.after, toll.lost, toll.is_good()) == (2, 1, 1, False)
+
+
+@pytest.mark.slow
+def test_a_kill_costs_nothing() -> None:
+    toll = kill.killed(2, backend="scripted", strategy="fine", seed=0)
+    assert toll.kills == 2
+    assert toll.is_good(), toll
+
+
+def bench(*arguments: str, largest_file: int | None = None) -> tuple[int, list[str]]:
     """Run the command; returns its exit status, and what it said of itself."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
-        preexec_fn=before,
+        [*limited_files(largest_file), "-m", "bench", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -218,10 +251,7 @@ def test_a_command_on_a_full_disk_keeps_what_it_has_and_can_be_resumed(tmp_path:
     preset.write_text(PRESET)
     options = ("--preset", str(preset), "--strategy", "fine,fine-too", "--blocks", "3")
 
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    status, said = bench("run", "--out", str(folder), *options, before=limited)
+    status, said = bench("run", "--out", str(folder), *options, largest_file=20_000)
     assert status == 1
     (error,) = (line for line in said if line.startswith("bench: error:"))
     kept = read_run(folder)
