@@ -1,6 +1,6 @@
-"""Rewrite the README's table from the published runs: `python benchmarks/readme_table.py`.
+"""Rewrite the README's table from the published run: `python benchmarks/readme_table.py`.
 
-The rows are those of the runs' static-dynamic.csv in which a static strategy was measured.
+The rows are those of the run's static-dynamic.csv in which a static strategy was measured.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
-#: Where each backend's rows are taken from.
-RUNS = {
-    "jax": "results/2026-11-23-lstm-cpu-torch-jax",
-    "tensorflow": "results/2026-11-23-lstm-cpu",
-    "torch": "results/2026-11-23-lstm-cpu-torch-jax",
-}
+#: The run that the table is of.
+RUN = "results/2026-11-24-lstm-cpu"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 #: Which strategies of the table are unrolled.
@@ -29,12 +25,8 @@ def _interval(row: pd.Series, name: str) -> str:
 
 
 def table() -> str:
-    """The Markdown table of the published runs."""
-    frames = []
-    for backend, folder in RUNS.items():
-        frame = pd.read_csv(ROOT / folder / "static-dynamic.csv")
-        frames.append(frame[frame["implementation"].str.startswith(f"{backend}/")])
-    frame = pd.concat(frames)
+    """The Markdown table of the published run."""
+    frame = pd.read_csv(ROOT / RUN / "static-dynamic.csv")
     frame = frame[frame["implementation"].isin(STATIC) & frame["steady_ratio"].notna()]
     frame = frame.sort_values(["mode", "implementation", "seq_len"], kind="stable")
     rows = [
