@@ -82,7 +82,9 @@ def narrowed(sweep: Sweep, jobs: Sequence[Job]) -> Sweep:
         name: [getattr(job.case, name) for job in jobs] for name in _CASE_AXES
     }
     values["mode"] = [job.mode for job in jobs]
-    values["backend"] = [entry.backend for entry in ranked]
+    # A framework's limit rides along with the framework only; NumPy's always does.
+    limits = [entry for entry in entries if entry.kind == "limit" and entry.backend != "reference"]
+    values["backend"] = [entry.backend for entry in (ranked + limits if ranked else ranked)]
     values["strategy"] = [entry.strategy.name for entry in ranked]
     axes: dict[str, Any] = {name: tuple(dict.fromkeys(found)) for name, found in values.items()}
     return replace(sweep, axes=replace(sweep.axes, **axes))

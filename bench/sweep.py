@@ -268,9 +268,10 @@ class Sweep:
         """What is measured twice, to see what two identical things differ by here.
 
         One job of each backend and mode: the strategy that the others are compared with, in the
-        middle one of the cases that are not capped for it. In steady state the first backend's is
-        there once more, in a second worker: what differs between processes does so across
-        frameworks too.
+        middle one of the cases that are not capped for it. In steady state all of the first
+        backend's strategies are there once more, in a second worker: what differs between processes
+        does so across frameworks too. (All of them: an arm that has a worker to itself always
+        follows itself, and is some percent faster for it.)
         """
         twins: list[Job] = []
         chosen = self.implementations()
@@ -281,7 +282,12 @@ class Sweep:
                     continue
                 twins.append(replace(job, replica=SAME_WORKER))
                 if measure == "steady" and backend == chosen[0].backend:
-                    twins.append(replace(job, replica=OTHER_WORKER))
+                    beside = (
+                        replace(job, implementation=entry.name, replica=OTHER_WORKER)
+                        for entry in chosen
+                        if entry.backend == backend
+                    )
+                    twins += [twin for twin in beside if self.cap(twin) is None]
         return twins
 
     def _middle(self, entry: Implementation, mode: Mode, measure: Measure) -> Job | None:

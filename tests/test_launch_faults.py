@@ -170,6 +170,16 @@ def check_only_scripted_failed(result: Run, status: Status) -> None:
     assert {record.job.measure for record in result.records} == {"steady", "cold", "memory"}
 
 
+@pytest.mark.parametrize(("parent", "said"), [("os.getppid()", "here\n"), ("os.getpid()", "")])
+def test_who_starts_when_its_parent_is_gone_ends_at_once(parent: str, said: str) -> None:
+    """The parent may be killed while the interpreter starts, when nobody could tell it yet."""
+    lines = f"import os; from bench.ending import die_with_parent as d; d({parent}); print('here')"
+    done = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == (said, 0 if said else 1)
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_what_an_import_leaves_behind_ends_with_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start

@@ -203,7 +203,8 @@ def test_workers_are_counted_as_the_engine_starts_them() -> None:
 def test_a_narrowed_sweep_has_the_jobs_and_nothing_of_other_axes(data: st.DataObject) -> None:
     axes = {"cell": ("lstm", "gru"), "seq_len": (3, 4), "batch": (1, 2)}
     sweep = selection.select("smoke", axes)
-    jobs = sweep.jobs("steady") + sweep.jobs("cold")
+    # Twins are no items: they come with what they are twins of.
+    jobs = [job for job in sweep.jobs("steady") + sweep.jobs("cold") if not job.replica]
     chosen = data.draw(st.lists(st.sampled_from(jobs), min_size=1, max_size=4))
     small = narrowed(sweep, chosen)
     assert set(chosen) <= set(small.jobs("steady") + small.jobs("cold"))
@@ -213,4 +214,6 @@ def test_a_narrowed_sweep_has_the_jobs_and_nothing_of_other_axes(data: st.DataOb
     ranked = [
         e for e in (IMPLEMENTATIONS[job.implementation] for job in chosen) if e.kind in RANKED
     ]
-    assert set(small.axes.backend) == {entry.backend for entry in ranked}
+    assert set(small.axes.backend) >= {entry.backend for entry in ranked}
+    limits = {job.implementation.split("/")[0] for job in chosen} if ranked else set()
+    assert set(small.axes.backend) == limits - {"reference"}
