@@ -1,7 +1,8 @@
-"""How processes end: by themselves in time, or killed with all that they have started."""
+"""How processes end: by themselves in time, with their parent, or killed with what they started."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from contextlib import suppress
 import psutil
 
 _PAUSE_S = 0.01
+_PR_SET_PDEATHSIG = 1
 
 
 def exit_text(code: int) -> str:
@@ -33,6 +35,13 @@ def has_ended(pid: int, limit_s: float) -> bool:
         if time.monotonic() > end_s:
             return False
         time.sleep(_PAUSE_S)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` ends; where it has ended already, end now."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def kill_group(pid: int) -> None:

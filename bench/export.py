@@ -25,6 +25,15 @@ from bench.naming import job_name
 from bench.record import TO_FIRST, Job, Run
 from bench.report.evidence import Evidence, groups_of
 
+#: `python -m pytest`, but not for longer than who started it.
+_PYTEST = """\
+import sys
+from bench.ending import die_with_parent
+die_with_parent(int(sys.argv.pop(1)))
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
 _NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark"}
 
 
@@ -118,7 +127,7 @@ def _replay(folder: Path, path: Path, scratch: Path) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-p", "pytest_benchmark.plugin"),
+            *(sys.executable, "-c", _PYTEST, str(os.getpid()), "-p", "pytest_benchmark.plugin"),
             *("-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(package.parent)),
             *("--quiet", "--tb=short", "--bench-run", str(folder.resolve())),
             *("--benchmark-json", str(path.resolve()), "--benchmark-storage", str(scratch)),

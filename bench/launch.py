@@ -157,7 +157,7 @@ class _Setup:
             [
                 *(self.python, "-m", "bench.serve", "--backend", self.backend),
                 *("--threads", str(self.threads), "--cpus", ",".join(map(str, self.cpus))),
-                *("--fd", str(descriptor), *flags),
+                *("--parent", str(os.getpid()), "--fd", str(descriptor), *flags),
             ],
             env={
                 **os.environ,

@@ -22,9 +22,9 @@ from pathlib import Path
 import psutil
 
 import backends
+from bench.ending import die_with_parent
 from bench.worker import Worker
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -38,10 +38,6 @@ def serve_requests(channel: Connection, worker: Worker) -> None:
         if request["op"] == "close":
             return
         channel.send_bytes(json.dumps(worker.answer(request)).encode())
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _adopt_orphans() -> None:
@@ -102,9 +98,7 @@ def _serve_forks(descriptor: int, backend: str, threads: int) -> None:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _die_with_parent()
-            if os.getppid() != server:
-                os._exit(1)
+            die_with_parent(server)
             # A group of its own: what a worker starts and leaves behind is killed with it.
             os.setpgid(0, 0)
             control.close()
@@ -126,8 +120,9 @@ def main() -> None:
     parser.add_argument("--cpus", required=True, help="comma-separated CPU numbers")
     parser.add_argument("--fd", type=int, required=True, help="channel or control socket")
     parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--parent", type=int, required=True, help="who must be there")
     arguments = parser.parse_args()
-    _die_with_parent()
+    die_with_parent(arguments.parent)
     # Ctrl-C reaches every process of the terminal: the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})

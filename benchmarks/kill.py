@@ -19,8 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -54,7 +57,7 @@ quiet_wait_s = 0
 """
 
 #: The kernel has killed what belongs to a killed run after so long.
-GONE_S = 10.0
+GONE_S = 3.0
 
 
 @dataclass(kw_only=True)
@@ -195,9 +198,13 @@ class Series:
         toll.seen = here
 
     def _left(self) -> int:
+        """How many processes have outlived a kill; which, is said."""
         end_s = time.monotonic() + GONE_S
         while left := left_behind(self._mark):
             if time.monotonic() > end_s:
+                for process in left:
+                    with suppress(psutil.Error):
+                        print(f"left: {process.cmdline()}", file=sys.stderr)
                 return len(left)
             time.sleep(0.05)
         return 0
