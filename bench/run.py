@@ -25,6 +25,9 @@ from bench.sweep import Sweep
 #: Variables of the caller's that reach the workers and can move a figure.
 _FLAG_PREFIXES = ("JAX_", "KMP_", "MKL_", "OMP_", "OPENBLAS_", "PJRT_", "TF_", "TORCH", "XLA_")
 
+#: Terraform's, which has the same first letters.
+_OTHERS_PREFIXES = ("TF_CLI_", "TF_DATA_", "TF_VAR_")
+
 
 class Silent:
     """A `Progress` that shows nothing."""
@@ -101,7 +104,9 @@ def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
             name: dict(BACKENDS[name].environment(threads)) for name in sorted(backends)
         },
         "inherited": {
-            name: value for name, value in os.environ.items() if name.startswith(_FLAG_PREFIXES)
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(_FLAG_PREFIXES) and not name.startswith(_OTHERS_PREFIXES)
         },
     }
 
