@@ -74,6 +74,12 @@ class Floors:
             )
         )
 
+    def between(self, a: str, b: str, mode: Mode) -> stats.Floor:
+        """For steady times of two backends: what holds in either's worker, and across workers."""
+        pairs = [*self._of(a, mode, "steady"), *self._of(b, mode, "steady")]
+        others = (t for t in self.twins if t.job.replica == OTHER_WORKER and t.job.mode == mode)
+        return stats.floor_of(*(twins.ratio for twins in (*pairs, *others)))
+
     def _of(self, backend: str, mode: Mode, measure: Measure) -> list[Twins]:
         return [
             twins

@@ -87,10 +87,10 @@ def _verdict(
     if name == best:
         return "fastest"
     backend = name.split("/", maxsplit=1)[0]
-    same = backend == best.split("/")[0]
-    floors = group.floors
-    floor = floors.within(backend, group.mode, "steady") if same else floors.across(group.mode)
-    return stats.judge(ratios[name], floor)
+    other, floors = best.split("/", maxsplit=1)[0], group.floors
+    if backend == other:
+        return stats.judge(ratios[name], floors.within(backend, group.mode, "steady"))
+    return stats.judge(ratios[name], floors.between(backend, other, group.mode))
 
 
 def _against_fastest(group: Group, ranked: Sequence[str]) -> dict[str, stats.Ratio]:
