@@ -108,7 +108,9 @@ class Engine:
             with self._scratch() as scratch:
                 for number, blocks in enumerate(looks):
                     if number and sampling.precision is not None:
-                        settings = unsettled(self._records, sampling.precision)
+                        # What a resumed run has of this look already must not make another one.
+                        before = [r for r in self._records if r.block < blocks.start]
+                        settings = unsettled(before, sampling.precision)
                         progress.extend(self._seconds(settings, blocks))
                     for few in _parts(blocks, sampling.blocks_per_server):
                         self._generation(settings, few, scratch)
