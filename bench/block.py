@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backends import IMPLEMENTATIONS
 from backends.api import Case
 from bench.beacon import Beacon
 from bench.launch import ServerDied, Team, Worker, WorkerDied, WorkerHung
@@ -49,7 +48,7 @@ class _Outcome:
 
     @property
     def seat(self) -> Seat:
-        return self.side, backend_of(self.job), self.job.replica == OTHER_WORKER
+        return self.side, self.job.backend, self.job.replica == OTHER_WORKER
 
     @property
     def arm(self) -> str:
@@ -100,11 +99,6 @@ def request(op: str, job: Job, expected: Path, arm: str | None = None) -> dict[s
         "mode": job.mode,
         "expected": str(expected),
     }
-
-
-def backend_of(job: Job) -> str:
-    """The backend whose worker runs the job."""
-    return IMPLEMENTATIONS[job.implementation].backend
 
 
 class Block:
@@ -312,7 +306,7 @@ def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
 
 def _alone(team: Team, outcome: _Outcome, expected: Path) -> None:
     job = outcome.job
-    with team.worker(backend_of(job), fresh_cache=True) as worker:
+    with team.worker(job.backend, fresh_cache=True) as worker:
         outcome.worker = {"pid": worker.pid}
         reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
         outcome.take(reply)

@@ -17,7 +17,6 @@ import psutil
 
 from backends.api import Case
 from bench import limits
-from bench.block import backend_of
 from bench.errors import UsageError
 from bench.launch import ServerDied, Team, WorkerDied, WorkerHung
 from bench.record import Job, Record, Status
@@ -183,7 +182,7 @@ class _Probe:
                 "mode": self.job.mode,
                 "limit": limits.order(self.limit_bytes, made),
             }
-            with self.team.worker(backend_of(self.job), fresh_cache=True) as worker:
+            with self.team.worker(self.job.backend, fresh_cache=True) as worker:
                 try:
                     reply = worker.request(message, limit_s=self.limit_s)
                 except WorkerHung as error:

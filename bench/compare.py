@@ -17,7 +17,7 @@ from bench.errors import UsageError
 from bench.floors import Floors
 from bench.hosts import host_differences
 from bench.pairing import paired_ratio, unpaired_ratio, values_of
-from bench.record import EXPECTED, MEASURES, OTHER_WORKER, Job, Measure, Run, Status
+from bench.record import EXPECTED, MEASURES, Job, Measure, Run, Status
 from bench.report.evidence import Evidence, groups_of, kind_of, reading_order
 from bench.report.pairs import SMALL_BYTES
 from bench.rules import DEFAULT_RULE, Rule
@@ -198,18 +198,8 @@ def _floor(job: Job, floors: Iterable[Floors]) -> stats.Floor:
 
     What is compared was measured by different workers, so a pair in two workers counts for all.
     """
-    backend = job.implementation.partition("/")[0]
     return stats.floor_of(
-        *(
-            twins.ratio
-            for found in floors
-            for twins in found.twins
-            if (twins.job.mode, twins.job.measure) == (job.mode, job.measure)
-            and (
-                twins.job.replica == OTHER_WORKER
-                or twins.job.implementation.partition("/")[0] == backend
-            )
-        )
+        *(r for found in floors for r in found.ratios([job.backend], job.mode, job.measure))
     )
 
 

@@ -18,18 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from backends import missing
 from backends.api import Case
 from bench import machine
-from bench.block import Block, alone, backend_of
+from bench.block import Block, alone
 from bench.capacity import capacity
 from bench.errors import StoreError
 from bench.estimate import job_seconds
 from bench.launch import Start, Team, WorkerDied, WorkerHung
 from bench.looks import unsettled
+from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
 from bench.record import Job, Record, Status, Store
+from bench.selection import absent_backends
 from bench.sweep import Setting, Sweep
 
 #: A probe imports a framework and asks it for its devices.
@@ -89,9 +90,7 @@ class Engine:
         self._jobs: dict[Setting, list[Job]] = defaultdict(list)
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
-        self._absent = {
-            name: reason for name in self._backends() if (reason := missing(name)) is not None
-        }
+        self._absent = absent_backends(sweep)
 
     def run(self, progress: Progress) -> str:
         """Measure every block that has no record yet; returns the manifest's status."""
@@ -124,10 +123,6 @@ class Engine:
             raise StoreError(f"{self._store.folder}: cannot be written ({reason})") from error
         return "finished"
 
-    def _backends(self) -> list[str]:
-        entries = self._sweep.implementations() + self._sweep.limits()
-        return sorted({entry.backend for entry in entries})
-
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
         """A folder within the run's, so that what a killed run leaves is found and removed."""
@@ -146,7 +141,7 @@ class Engine:
         """Some blocks of each setting, their workers forked from the same servers."""
         if not any(self._open(setting, block) for setting in settings for block in blocks):
             return
-        present = [name for name in self._backends() if name not in self._absent]
+        present = sorted(set(self._sweep.backends()) - self._absent.keys())
         with Team(
             present,
             threads=self._threads,
@@ -183,7 +178,7 @@ class Engine:
             for setting in settings
             for block in blocks
             for job in self._open(setting, block)
-            if backend_of(job) not in self._absent and self._sweep.cap(job) is None
+            if job.backend not in self._absent and self._sweep.cap(job) is None
         )
 
     def _block(self, team: Team, block: int, setting: Setting) -> None:
@@ -197,7 +192,7 @@ class Engine:
         except NoOracle as error:
             # Without it nothing of this case can be believed; the other cases go on.
             waiting = self._settle(jobs, block)
-            self._keep([_unmeasured(job, block, error.status, str(error)) for job in waiting])
+            self._keep([unmeasured(job, block, error.status, str(error)) for job in waiting])
             for job in waiting:
                 self._advance(job, 1.0)
             return
@@ -248,14 +243,14 @@ class Engine:
         waiting: list[Job] = []
         known: list[Record] = []
         for job in jobs:
-            reason, cap = self._absent.get(backend_of(job)), self._sweep.cap(job)
+            reason, cap = self._absent.get(job.backend), self._sweep.cap(job)
             before = failed.get((job.implementation, job.case, job.mode))
             if reason is not None:
-                known.append(_unmeasured(job, block, Status.UNAVAILABLE, reason))
+                known.append(unmeasured(job, block, Status.UNAVAILABLE, reason))
             elif cap is not None:
-                known.append(_unmeasured(job, block, Status.CAPPED, cap))
+                known.append(unmeasured(job, block, Status.CAPPED, cap))
             elif before is not None and job.measure != "steady":
-                known.append(_unmeasured(job, block, before.status, before.reason))
+                known.append(unmeasured(job, block, before.status, before.reason))
             else:
                 waiting.append(job)
         self._keep(known)
@@ -265,10 +260,7 @@ class Engine:
         """Write records of one moment together: what is paired is there whole or not at all."""
         if not records:
             return
-        state: dict[str, Any] = {"at": machine.timestamp(), "load": machine.load()}
-        if noise is not None:
-            state["noise"] = noise
-        kept = [replace(record, worker={**record.worker, **state}) for record in records]
+        kept = stamped(records, noise)
         self._store.extend(kept)
         self._records += kept
         self._done |= {(record.job, record.block) for record in kept}
@@ -304,8 +296,7 @@ class Engine:
     def _advance(self, job: Job, share: float) -> None:
         seconds = share * self._estimate(job)
         self._spent_s += seconds
-        label = f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"
-        self._progress.advance(seconds, label)
+        self._progress.advance(seconds, step_name(job))
 
 
 def describe(team: Team, backend: str) -> dict[str, Any]:
@@ -324,5 +315,14 @@ def _parts(blocks: range, size: int) -> list[range]:
     return [blocks[start : start + size] for start in range(0, len(blocks), size)]
 
 
-def _unmeasured(job: Job, block: int, status: Status, reason: str) -> Record:
+def stamped(records: Sequence[Record], noise: Mapping[str, Any] | None = None) -> list[Record]:
+    """Records with when they were kept, and what disturbed them where that was watched."""
+    state: dict[str, Any] = {"at": machine.timestamp(), "load": machine.load()}
+    if noise is not None:
+        state["noise"] = noise
+    return [replace(record, worker={**record.worker, **state}) for record in records]
+
+
+def unmeasured(job: Job, block: int, status: Status, reason: str) -> Record:
+    """The record of a job whose end is known without running it."""
     return Record(job=job, block=block, status=status, reason=reason)

@@ -118,13 +118,21 @@ def export(run: Run, path: Path) -> Path:
     return path
 
 
+def undisturbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a pytest that neither another one's settings nor plugins take part in.
+
+    Within a worker of pytest-xdist, for one, pytest-benchmark measures nothing.
+    """
+    kept = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
 def _replay(folder: Path, path: Path, scratch: Path) -> str:
     """Run pytest over the run's jobs in a process of its own; returns what it printed.
 
     Neither the caller's pytest settings nor its plugins take part.
     """
     package = Path(__file__).resolve().parent
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     result = subprocess.run(
         [
             *(sys.executable, "-c", _PYTEST, str(os.getpid()), "-p", "pytest_benchmark.plugin"),
@@ -133,7 +141,7 @@ def _replay(folder: Path, path: Path, scratch: Path) -> str:
             *("--benchmark-json", str(path.resolve()), "--benchmark-storage", str(scratch)),
             str(package / "test_sweep.py"),
         ],
-        env={**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=undisturbed(os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from backends import IMPLEMENTATIONS
 from backends.api import Mode
 from bench import stats
 from bench.belief import doubt
 from bench.record import OTHER_WORKER, TO_FIRST, Job, Measure, Record, Status
-
-#: A backend, a mode and a way of measuring: what shares a floor.
-Key = tuple[str, Mode, Measure]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,36 +58,26 @@ class Floors:
 
     def within(self, backend: str, mode: Mode, measure: Measure) -> stats.Floor:
         """For two arms of one worker, or two cold or memory jobs of one backend."""
-        return stats.floor_of(*(t.ratio for t in self._of(backend, mode, measure)))
+        return stats.floor_of(*self.ratios([backend], mode, measure, across=False))
 
     def across(self, mode: Mode) -> stats.Floor:
-        """For the steady times of two workers that take turns: the second worker's twin says."""
-        return stats.floor_of(
-            *(
-                twins.ratio
-                for twins in self.twins
-                if twins.job.replica == OTHER_WORKER and twins.job.mode == mode
-            )
-        )
+        """For the steady times of two workers that take turns: the second worker's twins say."""
+        return stats.floor_of(*self.ratios([], mode, "steady"))
 
     def between(self, a: str, b: str, mode: Mode) -> stats.Floor:
         """For steady times of two backends: what holds in either's worker, and across workers."""
-        pairs = [*self._of(a, mode, "steady"), *self._of(b, mode, "steady")]
-        others = (t for t in self.twins if t.job.replica == OTHER_WORKER and t.job.mode == mode)
-        return stats.floor_of(*(twins.ratio for twins in (*pairs, *others)))
+        return stats.floor_of(*self.ratios([a, b], mode, "steady"))
 
-    def _of(self, backend: str, mode: Mode, measure: Measure) -> list[Twins]:
+    def ratios(
+        self, backends: Collection[str], mode: Mode, measure: Measure, *, across: bool = True
+    ) -> list[stats.Ratio | None]:
+        """Of identical pairs in a worker of the backends; `across`: and of those in two workers."""
         return [
-            twins
+            twins.ratio
             for twins in self.twins
-            if twins.job.replica != OTHER_WORKER
-            and (_backend(twins.job), twins.job.mode, twins.job.measure) == (backend, mode, measure)
+            if (twins.job.mode, twins.job.measure) == (mode, measure)
+            and (across if twins.job.replica == OTHER_WORKER else twins.job.backend in backends)
         ]
-
-
-def _backend(job: Job) -> str:
-    entry = IMPLEMENTATIONS.get(job.implementation)
-    return job.implementation.split("/")[0] if entry is None else entry.backend
 
 
 def _ratio(job: Job, second: Sequence[Record], first: Sequence[Record]) -> stats.Ratio | None:

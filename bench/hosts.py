@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.record import mapping_in
+
 #: What makes a host another one. Its name does not: a runner has another one every time.
 _HOST = ("cpu", "cores", "memory_bytes", "system", "machine", "virtual")
 
@@ -17,7 +19,7 @@ _SURROUNDINGS = ("versions", "environment", "inherited")
 
 def host_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """How hosts and settings of two manifests differ: `cores 4 / 8`."""
-    hosts = _mapping(old, "host"), _mapping(new, "host")
+    hosts = mapping_in(old, "host"), mapping_in(new, "host")
     pairs = {name: (hosts[0].get(name), hosts[1].get(name)) for name in _HOST}
     pairs |= {name: (old.get(name), new.get(name)) for name in _SETTINGS}
     return [
@@ -32,31 +34,27 @@ def other_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
     found = [
         (name, holder_a.get(name), holder_b.get(name))
         for name, holder_a, holder_b in (
-            ("python", _mapping(old, "host"), _mapping(new, "host")),
+            ("python", mapping_in(old, "host"), mapping_in(new, "host")),
             ("commit", old, new),
         )
     ]
     for name in _SURROUNDINGS:
-        one, other = _mapping(old, name), _mapping(new, name)
+        one, other = mapping_in(old, name), mapping_in(new, name)
         if name == "environment":  # by backend, and a run need not have all of them
             shared = one.keys() & other.keys()
             one, other = ({k: v for k, v in m.items() if k in shared} for m in (one, other))
-        a, b = dict(_leaves(one)), dict(_leaves(other))
+        a, b = dict(leaves("", one)), dict(leaves("", other))
         found += [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
     return list(dict.fromkeys(f"{name} {_said(a)} / {_said(b)}" for name, a, b in found if a != b))
 
 
-def _mapping(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = manifest.get(name)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{name} {inner}", leaf) for inner, leaf in _leaves(value))
-        else:
-            yield name, value
+def leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """The values within a value that are no objects, each with the names that lead to it."""
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from leaves(f"{name} {key}".lstrip(), inner)
 
 
 def _about_equal(a: object, b: object) -> bool:

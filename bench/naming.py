@@ -32,3 +32,8 @@ def group_name(job: Job) -> str:
 def job_name(job: Job) -> str:
     """`tensorflow/static-lstm-T50-B16-L1-H128-D128-train`; an A/A twin has its number in it."""
     return f"{job.arm}-{group_name(job)}"
+
+
+def step_name(job: Job) -> str:
+    """What a progress bar calls a job: `tensorflow/static T=50 train steady`."""
+    return f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"

@@ -85,6 +85,11 @@ class Job:
         return f"{self.implementation}#{self.replica}" if self.replica else self.implementation
 
     @property
+    def backend(self) -> str:
+        """The backend whose worker runs the job; known of what this version has not, too."""
+        return self.implementation.partition("/")[0]
+
+    @property
     def original(self) -> Job:
         """The job that this one is a twin of; itself for what is none."""
         return replace(self, replica=0)
@@ -191,6 +196,12 @@ class Run:
     manifest: Mapping[str, Any]
     records: list[Record]
     faults: list[str]
+
+
+def mapping_in(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a manifest by name; empty where it is not there, or is something else."""
+    value = manifest.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 class Store:
@@ -373,7 +384,7 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     rows = [
         {
             "implementation": record.job.implementation,
-            "backend": record.job.implementation.split("/")[0],
+            "backend": record.job.backend,
             "strategy": record.job.implementation.split("/")[1],
             **asdict(record.job.case),
             "mode": record.job.mode,

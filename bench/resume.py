@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.errors import UsageError
-from bench.record import Run
+from bench.hosts import leaves
+from bench.record import Run, mapping_in
 from bench.sweep import Sweep
 
 #: The parts of a manifest's `host` that make two hosts one.
@@ -36,21 +37,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _parts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """What is compared: names of values, and values that are no objects."""
-    host = manifest.get("host")
-    known = host if isinstance(host, Mapping) else {}
+    known = mapping_in(manifest, "host")
     yield from ((f"host {name}", known.get(name)) for name in _HOST)
     cpus = manifest.get("cpus")
     yield "cpus", len(cpus) if isinstance(cpus, list | tuple) else cpus
     for name in _SETTINGS:
-        yield from _leaves(name, manifest.get(name))
-
-
-def _leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
-    if not isinstance(value, Mapping):
-        yield name, value
-        return
-    for key, inner in value.items():
-        yield from _leaves(f"{name} {key}", inner)
+        yield from leaves(name, manifest.get(name))
 
 
 def _said(value: object) -> str:

@@ -92,7 +92,6 @@ def check_devices(sweep: Sweep) -> None:
 
 def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
     """What must be the same for all records of one run: host, versions, settings."""
-    backends = {entry.backend for entry in sweep.implementations() + sweep.limits()}
     return {
         "threads": threads,
         "cpus": chosen_cpus(threads),
@@ -101,13 +100,31 @@ def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
         "commit": machine.commit(),
         "versions": machine.versions(),
         "environment": {
-            name: dict(BACKENDS[name].environment(threads)) for name in sorted(backends)
+            name: dict(BACKENDS[name].environment(threads)) for name in sorted(sweep.backends())
         },
         "inherited": {
             name: value
             for name, value in os.environ.items()
             if name.startswith(_FLAG_PREFIXES) and not name.startswith(_OTHERS_PREFIXES)
         },
+    }
+
+
+def new_manifest(
+    sweep: Sweep, name: str, *, threads: int, start: Start, command: str
+) -> dict[str, Any]:
+    """The manifest of a run that starts now. Raises `UsageError` for too many threads."""
+    return {
+        "id": name,
+        "created": machine.timestamp(),
+        "finished": None,
+        "status": "running",
+        "command": command,
+        "sweep": sweep.to_json(),
+        **conditions(sweep, threads=threads, start=start),
+        "seed": random.SystemRandom().randrange(1 << 32),
+        "backends": {},
+        "notes": {},
     }
 
 
@@ -130,19 +147,8 @@ def execute(
     any more. Ctrl-C once lets the block that runs end and is told by the manifest's status; a
     second one, or SIGTERM, raises `KeyboardInterrupt` at once. Either way records are kept.
     """
-    manifest: dict[str, Any] = {
-        "id": folder.name,
-        "created": machine.timestamp(),
-        "finished": None,
-        "status": "running",
-        "command": command,
-        "sweep": sweep.to_json(),
-        **conditions(sweep, threads=threads, start=start),
-        "seed": random.SystemRandom().randrange(1 << 32),
-        **_state("before"),
-        "backends": {},
-        "notes": {},
-    }
+    manifest = new_manifest(sweep, folder.name, threads=threads, start=start, command=command)
+    manifest |= _state("before")
     with Store.create(folder, manifest) as store:
         return _measure(sweep, store, manifest, earlier=[], progress=progress)
 

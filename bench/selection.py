@@ -59,8 +59,7 @@ def _strategies(backend: str) -> list[str]:
 
 def absent_backends(sweep: Sweep) -> dict[str, str]:
     """Why chosen backends cannot run here, by backend."""
-    chosen = dict.fromkeys(entry.backend for entry in sweep.implementations() + sweep.limits())
-    reasons = ((backend, missing(backend)) for backend in chosen)
+    reasons = ((backend, missing(backend)) for backend in sweep.backends())
     return {backend: reason for backend, reason in reasons if reason is not None}
 
 

@@ -227,6 +227,11 @@ class Sweep:
             if entry.kind == "limit" and entry.backend in chosen
         ]
 
+    def backends(self) -> list[str]:
+        """The backends that take part, in registry order; those of the limits last."""
+        entries = self.implementations() + self.limits()
+        return list(dict.fromkeys(entry.backend for entry in entries))
+
     def cases(self) -> list[Case]:
         """Every combination of the axes, shortest sequences first."""
         grid = itertools.product(*(getattr(self.axes, name) for name in _CASE_AXES))

@@ -11,21 +11,22 @@ import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backends.api import Case
 from bench import machine
 from bench.block import Block, alone
-from bench.engine import Progress, describe
+from bench.engine import Progress, describe, stamped, unmeasured
 from bench.errors import UsageError
 from bench.estimate import job_seconds
 from bench.launch import Start, Team
+from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import ask_oracle
 from bench.record import MEASURES, OTHER_WORKER, Job, Record, Run, Status, Store, read_run
-from bench.run import conditions, elsewhere, stop_signals
+from bench.run import elsewhere, new_manifest, stop_signals
 from bench.sweep import Sweep
 
 #: The runs' folders within the one that is named.
@@ -62,8 +63,7 @@ class _Side:
         self.store.write_manifest(self.manifest)
 
     def keep(self, records: Sequence[Record], noise: dict[str, Any]) -> None:
-        state = {"at": machine.timestamp(), "load": machine.load(), "noise": noise}
-        self.store.extend([replace(r, worker={**r.worker, **state}) for r in records])
+        self.store.extend(stamped(records, noise))
 
 
 def execute(
@@ -93,17 +93,10 @@ def execute(
                     Store.create(
                         folder / name,
                         manifest := {
-                            "id": name,
                             "session": session,
-                            "created": machine.timestamp(),
-                            "finished": None,
-                            "status": "running",
-                            "command": command,
-                            "sweep": sweep.to_json(),
-                            **conditions(sweep, threads=threads, start=start),
-                            "seed": random.SystemRandom().randrange(1 << 32),
-                            "backends": {},
-                            "notes": {},
+                            **new_manifest(
+                                sweep, name, threads=threads, start=start, command=command
+                            ),
                         },
                     )
                 ),
@@ -145,8 +138,7 @@ class _Versus:
         self._order = random.Random(manifest["seed"])
         self._gate = Gate(manifest["cpus"], wait_s=sweep.sampling.quiet_wait_s)
         self._expected: dict[Case, Path] = {}
-        entries = sweep.implementations() + sweep.limits()
-        self._names = sorted({entry.backend for entry in entries})
+        self._names = sorted(sweep.backends())
 
     def run(self, scratch: Path) -> str:
         """Every block of the sweep, both sides in each; returns the manifests' status."""
@@ -232,7 +224,7 @@ class _Versus:
         """The jobs that the sweep does not leave out; of the others both runs say why."""
         caps = {job: self._sweep.cap(job) for job in jobs}
         known = [
-            Record(job=job, block=block, status=Status.CAPPED, reason=cap)
+            unmeasured(job, block, Status.CAPPED, cap)
             for job, cap in caps.items()
             if cap is not None
         ]
@@ -244,5 +236,4 @@ class _Versus:
         return job_seconds(job, self._sweep.sampling)
 
     def _advance(self, job: Job, share: float) -> None:
-        label = f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"
-        self._progress.advance(share * self._seconds(job), label)
+        self._progress.advance(share * self._seconds(job), step_name(job))

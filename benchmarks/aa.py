@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from backends.api import Case, Mode
 from bench import stats
-from bench.block import backend_of
 from bench.measure import clock
 from bench.record import OTHER_WORKER, SAME_WORKER, Job, Record
 from bench.sweep import Sampling
@@ -91,7 +90,7 @@ def pair_rows(setting: Setting, jobs: Sequence[Job], records: Sequence[Record]) 
     for twin in (job for job in jobs if job.replica):
         row = {
             "implementation": twin.implementation,
-            "framework": backend_of(twin),
+            "framework": twin.backend,
             "mode": twin.mode,
             "shape": setting[0],
             "workers": 2 if twin.replica == OTHER_WORKER else 1,

@@ -29,7 +29,7 @@ from backends.api import LayerState, Output
 from backends.data import make_batch, make_weights
 from backends.reference.network import Expected
 from bench import outputs
-from bench.block import backend_of, request
+from bench.block import request
 from bench.expectation import write_expected
 from bench.record import Job, Status
 from bench.worker import Worker
@@ -63,7 +63,7 @@ def profile(job: Job, path: Path) -> dict[str, float]:
 
     By the name of what its `_cold` calls, in order of time.
     """
-    backend = backend_of(job)
+    backend = job.backend
     worker = Worker(backend, threads=1)
     worker.answer({"op": "describe"})  # creates the backend
     gc.collect()
@@ -84,7 +84,7 @@ def profile(job: Job, path: Path) -> dict[str, float]:
 
 def elsewhere(what: Literal["compute", "profile"], job: Job, path: Path) -> dict[str, float]:
     """The same in a fresh interpreter, with its backend's environment; what a profile has found."""
-    environment = backends.BACKENDS[backend_of(job)].environment(1)
+    environment = backends.BACKENDS[job.backend].environment(1)
     done = subprocess.run(
         [sys.executable, __file__, what, json.dumps(asdict(job)), str(path)],
         env={**os.environ, **environment},

@@ -20,7 +20,7 @@ from scipy import stats as scipy_stats
 from backends import IMPLEMENTATIONS, missing
 from backends.api import Case
 from bench import durable, machine, stats
-from bench.block import Block, backend_of
+from bench.block import Block
 from bench.errors import UsageError, choose
 from bench.floors import steady_blocks
 from bench.launch import Start, Team
@@ -99,7 +99,7 @@ def measured(
     settings come in random order. No block waits for a quiet host: what disturbed it is on record.
     """
     records: dict[str, list[Record]] = defaultdict(list)
-    names = sorted({backend_of(job) for jobs in settings.values() for job in jobs})
+    names = sorted({job.backend for jobs in settings.values() for job in jobs})
     gate = Gate(chosen_cpus(1), wait_s=0)
     size = sampling.blocks_per_server
     for first in range(blocks.start, blocks.stop, size):

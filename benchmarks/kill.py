@@ -31,30 +31,9 @@ from bench import run
 from bench.measure import clock
 from bench.record import read_run
 from benchmarks import instrument
-from tests.scripted_runs import left_behind, missing, registered
+from tests.scripted_runs import left_behind, missing, preset, registered
 
-PRESET = """
-[axes]
-cell = ["lstm"]
-seq_len = [3]
-batch = [2]
-layers = [1]
-hidden = [4]
-inputs = [3]
-lengths = ["full"]
-dtype = ["float32"]
-device = ["cpu"]
-mode = ["forward", "train"]
-
-[sampling]
-blocks = 4
-cold_blocks = 1
-memory_blocks = 1
-steady_s = 0.01
-warmup_s = 0.001
-warmup_calls = 2
-quiet_wait_s = 0
-"""
+PRESET = preset(mode='["forward", "train"]', blocks=4, cold_blocks=1)
 
 #: The kernel has killed what belongs to a killed run after so long.
 GONE_S = 3.0

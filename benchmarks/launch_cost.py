@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from backends.api import MODES, Case, Mode
 from bench import stats
-from bench.block import Block, alone, backend_of
+from bench.block import Block, alone
 from bench.launch import Start, Team
 from bench.measure import clock
 from bench.record import TO_FIRST, Job, Record, Status
@@ -105,7 +105,7 @@ def repetition(
     implementation: str, number: int, expected: Mapping[Mode, Path], folder: Path
 ) -> list[dict[str, Any]]:
     """A row for each way of starting, first the one that is first this time."""
-    backend = backend_of(job_of(implementation, "forward"))
+    backend = job_of(implementation, "forward").backend
     rows = []
     with ExitStack() as stack:
         teams: dict[Start, Team] = {}

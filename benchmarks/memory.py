@@ -9,11 +9,10 @@ the worker of a memory job has. The goal is 5 % or less from 16 MB on. Writes th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -21,13 +20,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pandas as pd
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backends
-from bench import machine
 from bench.memory import PeakMeter
+from benchmarks import instrument
 
 #: Relative error that a reading may have.
 GOAL = 0.05
@@ -106,19 +103,6 @@ def table_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write what was read; called after each framework, so that none is lost."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    raw = {
-        "created": machine.timestamp(),
-        "commit": machine.commit(),
-        "host": machine.describe(),
-        "versions": machine.versions(),
-        "rows": rows,
-    }
-    path.write_text(json.dumps(raw, indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="processes a size")
@@ -137,9 +121,9 @@ def main() -> None:
             size = megabytes * 10**6
             read = [one_process(framework, size) for _ in range(arguments.repeats)]
             rows.append({"framework": framework, "bytes": size, "read_bytes": read})
-        write(arguments.out, rows)
-    table = pd.DataFrame([table_row(row) for row in rows])
-    print(table.to_markdown(index=False, disable_numparse=True))
+        settings = {"repeats": arguments.repeats}
+        instrument.write(arguments.out, settings=settings, rows=rows)
+    instrument.print_table([table_row(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from backends.api import Case, Mode
 from backends.products import flops
 from bench import stats
-from bench.block import backend_of
 from bench.measure import clock
 from bench.record import SAME_WORKER, Job
 from bench.sweep import Sampling
@@ -143,7 +142,7 @@ def measure(
             rows += [
                 {
                     "implementation": job.implementation,
-                    "framework": backend_of(job),
+                    "framework": job.backend,
                     "mode": job.mode,
                     "seq_len": job.case.seq_len,
                     "planted_seq_len": slower.case.seq_len,

@@ -40,7 +40,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from backends.api import MODES, Case
 from bench import run, stats
-from bench.block import backend_of
 from bench.errors import UsageError
 from bench.floors import steady_blocks
 from bench.measure import clock
@@ -114,7 +113,7 @@ def by_blocks(pair: Pair, blocks: int) -> Ratios:
 def by_whole_run(pair: Pair, blocks: int) -> Ratios:
     """This harness: a run with all that belongs to one."""
     axes = {
-        "backend": (backend_of(pair.jobs[0]),),
+        "backend": (pair.jobs[0].backend,),
         "strategy": tuple(name.split("/")[1] for name in (pair.a, pair.b)),
         "mode": (pair.mode,),
         **{name: (getattr(pair.case, name),) for name in ("seq_len", "batch", "hidden", "inputs")},
@@ -183,7 +182,7 @@ def measure(
         take("pytest-benchmark", by_pytest_benchmark(pair, folder))
         take("pyperf", by_pyperf(pair, folder))
         files = (str(folder / f"pyperf-{side}.json") for side in "ab")
-        said = succeed([sys.executable, "-m", "pyperf", "compare_to", *files], pair)
+        said = succeed([sys.executable, "-m", "pyperf", "compare_to", *files], pair.environment)
         instrument.write(out, settings=settings, rows=rows, goal=GOAL, compare_to=said)
     return rows, said
 

@@ -48,30 +48,22 @@ SAMPLING = Sampling(
 )
 
 
-#: A sweep of the same kind for the command.
-PRESET = """
-[axes]
-cell = ["lstm"]
-seq_len = [3]
-batch = [2]
-layers = [1]
-hidden = [4]
-inputs = [3]
-lengths = ["full"]
-dtype = ["float32"]
-device = ["cpu"]
-mode = ["forward"]
-backend = ["scripted"]
+def preset(*axes: str, mode: str, blocks: int, cold_blocks: int) -> str:
+    """A preset file with a sweep of the same kind; `axes` are lines for more of them."""
+    return "\n".join(
+        [
+            "[axes]",
+            *('cell = ["lstm"]', "seq_len = [3]", "batch = [2]", "layers = [1]"),
+            *("hidden = [4]", "inputs = [3]", 'lengths = ["full"]', 'dtype = ["float32"]'),
+            *('device = ["cpu"]', f"mode = {mode}", *axes),
+            "[sampling]",
+            *(f"blocks = {blocks}", f"cold_blocks = {cold_blocks}", "memory_blocks = 1"),
+            *("steady_s = 0.01", "warmup_s = 0.001", "warmup_calls = 2", "quiet_wait_s = 0"),
+        ]
+    )
 
-[sampling]
-blocks = 6
-cold_blocks = 2
-memory_blocks = 1
-steady_s = 0.01
-warmup_s = 0.001
-warmup_calls = 2
-quiet_wait_s = 0
-"""
+
+PRESET = preset('backend = ["scripted"]', mode='["forward"]', blocks=6, cold_blocks=2)
 
 
 def sweep(

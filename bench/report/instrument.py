@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import pandas as pd
 
@@ -14,7 +13,7 @@ from bench import stats
 from bench.floors import Twins, alone_change
 from bench.measure import SAMPLE_S
 from bench.pairs import Pair, declared
-from bench.record import OTHER_WORKER, Run
+from bench.record import OTHER_WORKER, Run, mapping_in
 from bench.report import format as fmt
 from bench.report.evidence import Group
 from bench.report.model import Layout, Table
@@ -127,7 +126,7 @@ def _meaningless(group: Group, pair: Pair) -> float:
     changes = (
         twins.alone_change
         for twins in group.floors.twins
-        if (twins.job.implementation.split("/")[0], twins.job.mode) == (pair.backend, group.mode)
+        if (twins.job.backend, twins.job.mode) == (pair.backend, group.mode)
     )
     return max((abs(change) for change in changes if change is not None), default=0.0)
 
@@ -145,7 +144,7 @@ def _overhead(run: Run) -> str:
     """The dearest of the backends' overheads, and its share of the shortest sample."""
     found = [
         info["overhead"]["sample_s"]
-        for info in _mapping(run.manifest.get("backends")).values()
+        for info in mapping_in(run.manifest, "backends").values()
         if isinstance(info, Mapping) and isinstance(info.get("overhead"), Mapping)
     ]
     known = [seconds for seconds in found if isinstance(seconds, float) and seconds > 0]
@@ -180,7 +179,3 @@ def _alone(groups: Sequence[Group]) -> str:
     most = math.exp(max(map(abs, changes)))
     text = f"{most - 1:.1%}" if most < 1.995 else f"a factor of {most:.1f}"
     return f"ratios alone and paired differ by up to {text}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

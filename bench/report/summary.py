@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from backends.api import Case
-from bench.record import Run
+from bench.record import Run, mapping_in
 from bench.report import instrument
 from bench.report.evidence import Group, absent_reason
 from bench.report.format import digits, plain
@@ -26,10 +26,10 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
     facts = {
         "run": _line(manifest, "id", "created"),
         "command": _text(manifest.get("command")),
-        "host": _host(_mapping(manifest, "host")),
+        "host": _host(mapping_in(manifest, "host")),
         "threads": f"{_text(manifest.get('threads'))}, workers by {_text(manifest.get('start'))}",
-        "versions": _pairs(_mapping(manifest, "versions")),
-        "backends": _backends(_mapping(manifest, "backends")),
+        "versions": _pairs(mapping_in(manifest, "versions")),
+        "backends": _backends(mapping_in(manifest, "backends")),
         "blocks": _blocks(run, groups),
         "load": f"{_text(manifest.get('load_before'))} before, "
         f"{_text(manifest.get('load_after'))} after (1-minute average)",
@@ -54,11 +54,6 @@ def same_everywhere(groups: Sequence[Group], layout: Layout) -> str:
         for f in fields(Case)
         if f.name not in layout.varying
     )
-
-
-def _mapping(manifest: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = manifest.get(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: object) -> str:

@@ -10,15 +10,15 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
 from backends.api import Case, Mode
 from bench import stats
-from bench.block import backend_of
 from bench.errors import UsageError
+from bench.export import undisturbed
 from bench.record import Job
 from benchmarks.rivals.calls import VARIABLE
 
@@ -46,7 +46,7 @@ class Pair:
             Job(implementation=name, case=self.case, mode=self.mode, measure="steady")
             for name in (self.a, self.b)
         )
-        if backend_of(a) != backend_of(b):
+        if a.backend != b.backend:
             raise UsageError(f"{self.a} and {self.b}: must be of one backend")
         return a, b
 
@@ -76,7 +76,7 @@ def by_pyperf(pair: Pair, folder: Path) -> Ratios:
                 *("--inherit-environ", VARIABLE, "--processes", str(PROCESSES)),
                 *("--append", str(path), *loops[side]),
             ]
-            succeed(command, pair)
+            succeed(command, pair.environment)
             benchmark = pyperf.BenchmarkSuite.load(str(path)).get_benchmark("call")
             loops[side] = ["--loops", str(round(benchmark.get_total_loops()))]
             # A calibrating process has no values.
@@ -94,18 +94,18 @@ def by_pytest_benchmark(pair: Pair, folder: Path) -> Ratios:
             *("-c", os.devnull, "-q", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin"),
             *("--benchmark-json", str(path)),
         ]
-        succeed(command, pair, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+        succeed(command, undisturbed(pair.environment))
         entries = json.loads(path.read_text())["benchmarks"]
         median = {entry["params"]["side"]: entry["stats"]["median"] for entry in entries}
         differences.append(math.log(median["a"] / median["b"]))
         yield stats.ratio_of(differences)
 
 
-def succeed(command: list[str], pair: Pair, **environment: str) -> str:
+def succeed(command: list[str], environment: Mapping[str, str]) -> str:
     """Run a rival; its output. Raises `RuntimeError` where it fails."""
     done = subprocess.run(
         command,
-        env={**pair.environment, **environment},
+        env=dict(environment),
         capture_output=True,
         text=True,
         check=False,
