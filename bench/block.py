@@ -10,95 +10,27 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backends.api import Case
 from bench.beacon import Beacon
 from bench.launch import ServerDied, Team, Worker, WorkerDied, WorkerHung
-from bench.measure import PALINDROMES_PER_TURN, turns_needed
-from bench.record import OTHER_WORKER, Job, Record, Status
+from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
+from bench.outcome import PREPARE_LIMIT_S, Outcome, Seat, request
+from bench.record import Job, Record, Status
 from bench.sweep import Sampling
 
-#: Limits of a request. Compiling an unrolled network may take minutes; a turn may not.
-PREPARE_LIMIT_S = 600.0
+#: What a turn may take beyond what its calls took when they were warm, times `PATIENCE`.
 TURN_LIMIT_S = 300.0
+PATIENCE = 10
 
 #: So many times in a block is the end of a fork server nobody's fault.
 EXCUSES = 2
 
-#: A worker of a block: whose team it is of, its backend, and whether it is the second one of it.
-Seat = tuple[int, str, bool]
-
-
-@dataclass(kw_only=True)
-class _Outcome:
-    """What is known of a job while its block runs."""
-
-    job: Job
-    side: int = 0
-    status: Status | None = None
-    reason: str = ""
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    inner: int = 1
-    values: Mapping[str, float] = field(default_factory=dict)
-    errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    worker: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def seat(self) -> Seat:
-        return self.side, self.job.backend, self.job.replica == OTHER_WORKER
-
-    @property
-    def arm(self) -> str:
-        """What it is called in this block."""
-        return f"{self.job.arm}@{self.side}" if self.side else self.job.arm
-
-    def begin(self) -> None:
-        """Forget an attempt that another arm spoilt."""
-        self.status, self.samples, self.worker = None, {}, {}
-
-    def fail(self, error: WorkerDied | WorkerHung) -> None:
-        self.status = Status.TIMEOUT if isinstance(error, WorkerHung) else Status.CRASHED
-        self.reason = str(error)
-
-    def take(self, reply: Mapping[str, Any]) -> None:
-        self.status = Status(reply["status"])
-        self.reason = reply["reason"]
-        self.values = reply.get("values", self.values)
-        self.errors = reply.get("errors", self.errors)
-
-    def record(self, block: int) -> Record:
-        if self.status is None:
-            raise RuntimeError(f"{self.arm} was left without an outcome")
-        return Record(
-            job=self.job,
-            block=block,
-            status=self.status,
-            reason=self.reason,
-            samples=self.samples if self.status == Status.OK else {},
-            inner=self.inner,
-            values=self.values,
-            errors=self.errors,
-            worker=self.worker,
-        )
-
 
 class _ArmLost(Exception):
     """An arm failed in its turn, and the others' samples are of turns that were cut short."""
-
-
-def request(op: str, job: Job, expected: Path, arm: str | None = None) -> dict[str, Any]:
-    """The message that asks a worker for something of a job."""
-    return {
-        "op": op,
-        "arm": arm or job.arm,
-        "implementation": job.implementation,
-        "case": asdict(job.case),
-        "mode": job.mode,
-        "expected": str(expected),
-    }
 
 
 class Block:
@@ -124,7 +56,7 @@ class Block:
         self._teams = [team] if rivals is None else [team, rivals]
         self._expected = expected
         self._sampling = sampling
-        outcomes = [_Outcome(job=job, side=n) for n in range(len(self._teams)) for job in jobs]
+        outcomes = [Outcome(job=job, side=n) for n in range(len(self._teams)) for job in jobs]
         self._outcomes = {outcome.arm: outcome for outcome in outcomes}
         self._workers: dict[Seat, Worker] = {}
         self._built = built
@@ -132,10 +64,13 @@ class Block:
         self._alone_too = alone
         self._excuses = EXCUSES
         self._seats = list(dict.fromkeys(outcome.seat for outcome in self._outcomes.values()))
+        self._order = order
         order.shuffle(self._seats)
-        # An arm at an end of a palindrome follows itself, and finds its data in the caches: who
-        # that is, is taken in turns.
-        self._rotation = order.randrange(1 << 16)
+        self._call_s: dict[str, float] = {}
+        # By the number of arms: who has which place in the design. Two workers with the same arms
+        # have the same order in a turn, too.
+        self._places: dict[int, list[int]] = {}
+        self._row = order.randrange(1 << 16)
 
     def run(self, block: int) -> list[Record]:
         """Build, check, warm and take turns; one record a job, whatever happened, rivals' last.
@@ -160,18 +95,18 @@ class Block:
     def _attempt(self) -> None:
         for seat in self._seats:
             self._prepare(seat)
-        call_s = {o.arm: self._warm(o) for o in self._of(None, Status.OK)}
-        if not call_s:
+        self._call_s = {o.arm: self._warm(o) for o in self._of(None, Status.OK)}
+        if not self._call_s:
             return
-        turns = turns_needed(call_s.values(), seconds=self._sampling.steady_s)
+        turns = turns_needed(self._call_s.values(), seconds=self._sampling.steady_s)
         self._take_turns(turns)
-        if self._alone_too:
-            for seat in list(self._workers):
-                self._timed(seat, "alone", samples=max(4, turns))
         for outcome in self._of(None, Status.OK):
             self._recheck(outcome)
+        if self._alone_too:
+            for seat in list(self._workers):
+                self._alone(seat, max(4, turns))
 
-    def _of(self, seat: Seat | None, status: Status | None) -> list[_Outcome]:
+    def _of(self, seat: Seat | None, status: Status | None) -> list[Outcome]:
         """The outcomes with this status, of one seat or of all."""
         return [
             outcome
@@ -196,7 +131,7 @@ class Block:
             for outcome in self._of(seat, Status.OK):
                 outcome.begin()
 
-    def _fill(self, worker: Worker, waiting: Sequence[_Outcome]) -> bool:
+    def _fill(self, worker: Worker, waiting: Sequence[Outcome]) -> bool:
         for outcome in waiting:
             expected = self._expected[outcome.job.case]
             message = request("prepare", outcome.job, expected, outcome.arm)
@@ -210,20 +145,20 @@ class Block:
             outcome.worker = {"pid": worker.pid}
         return True
 
-    def _lose(self, outcome: _Outcome, error: WorkerDied | WorkerHung) -> None:
+    def _lose(self, outcome: Outcome, error: WorkerDied | WorkerHung) -> None:
         """Blame an arm for the end of its worker, unless a server was killed: then all go again."""
         if isinstance(error, ServerDied) and self._excuses:
             self._excuses -= 1
         else:
             outcome.fail(error)
 
-    def _tell(self, outcome: _Outcome) -> None:
+    def _tell(self, outcome: Outcome) -> None:
         """Say that a job has been built, the first time that it is."""
         if outcome.arm not in self._told:
             self._told.add(outcome.arm)
             self._built(outcome.job)
 
-    def _ask(self, outcome: _Outcome, message: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+    def _ask(self, outcome: Outcome, message: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         """Ask for something of one arm. Raises `_ArmLost` where it fails, whose fault is plain."""
         try:
             reply = self._workers[outcome.seat].request(message, limit_s=limit_s)
@@ -232,7 +167,7 @@ class Block:
             raise _ArmLost from error
         return reply
 
-    def _warm(self, outcome: _Outcome) -> float:
+    def _warm(self, outcome: Outcome) -> float:
         """Seconds a call of an arm that is warm."""
         message = {
             "op": "warm",
@@ -252,38 +187,73 @@ class Block:
         for outcome in self._of(None, Status.OK):
             outcome.worker["turns"] = token
         for number in range(turns):
-            self._rotation += 1
+            self._row += 1
             seats = [seat for seat in self._seats if seat in self._workers]
             for seat in seats if number % 2 == 0 else reversed(seats):
-                self._timed(seat, "turn", palindromes=PALINDROMES_PER_TURN)
+                self._turn(seat)
 
-    def _timed(self, seat: Seat, op: str, **how: int) -> None:
-        """A turn of a worker's arms, or all of them alone."""
-        arms = [outcome.arm for outcome in self._of(seat, Status.OK)]
+    def _turn(self, seat: Seat) -> None:
+        """A turn of a worker's arms. Raises `_ArmLost` where one of them fails."""
+        arms = self._ordered([outcome.arm for outcome in self._of(seat, Status.OK)])
         if not arms:
             return
-        shift = self._rotation % len(arms)
-        arms = arms[shift:] + arms[:shift]
-        worker = self._workers[seat]
-        path = self._teams[seat[0]].scratch / f"beacon-{worker.pid}"
-        message = {"op": op, "order": arms, "beacon": str(path), **how}
-        with Beacon(path) as beacon:
-            try:
-                reply = worker.request(message, limit_s=TURN_LIMIT_S)
-            except (WorkerDied, WorkerHung) as error:
-                self._lose(self._outcomes[arms[beacon.read()]], error)
-                raise _ArmLost from error
+        calls = 1 + 2 * PALINDROMES_PER_TURN
+        how = {"op": "turn", "palindromes": PALINDROMES_PER_TURN}
+        reply, running, error = self._timed(seat, arms, how, calls=calls)
+        if error is not None:
+            self._lose(self._outcomes[running], error)
+            raise _ArmLost from error
         if reply["status"] != Status.OK:
             self._outcomes[reply["culprit"]].take(reply)
             raise _ArmLost
-        phase = "steady" if op == "turn" else op
         for name, samples in reply["samples"].items():
             outcome = self._outcomes[name]
-            outcome.samples.setdefault(phase, []).extend(samples)
+            outcome.samples.setdefault("steady", []).extend(samples)
             switches = outcome.worker.get("involuntary_switches", 0)
             outcome.worker["involuntary_switches"] = switches + reply["involuntary_switches"]
 
-    def _recheck(self, outcome: _Outcome) -> None:
+    def _alone(self, seat: Seat, samples: int) -> None:
+        """Each arm of a worker by itself. What fails here costs these samples and no others."""
+        arms = [outcome.arm for outcome in self._of(seat, Status.OK)]
+        if not arms:
+            return
+        how = {"op": "alone", "samples": samples}
+        reply, running, error = self._timed(seat, arms, how, calls=2 * (samples + 1))
+        if error is None and reply["status"] == Status.OK:
+            for name, found in reply["samples"].items():
+                self._outcomes[name].samples["alone"] = found
+            return
+        why = reply["reason"] if error is None else str(error)
+        self._outcomes[running].worker["alone"] = f"failed by itself, after the turns: {why}"
+
+    def _timed(
+        self, seat: Seat, arms: Sequence[str], how: Mapping[str, Any], *, calls: int
+    ) -> tuple[dict[str, Any], str, WorkerDied | WorkerHung | None]:
+        """Ask a worker to time arms, so many samples each: its reply, who ran last, what broke."""
+        worker = self._workers[seat]
+        path = self._teams[seat[0]].scratch / f"beacon-{worker.pid}"
+        # A sample of short calls is a loop of them; one of a long call is that call.
+        expected_s = calls * sum(max(SAMPLE_S, self._call_s[arm]) for arm in arms)
+        message = {**how, "order": arms, "beacon": str(path)}
+        with Beacon(path) as beacon:
+            try:
+                reply = worker.request(message, limit_s=TURN_LIMIT_S + PATIENCE * expected_s)
+            except (WorkerDied, WorkerHung) as error:
+                return {}, arms[beacon.read()], error
+            return reply, arms[beacon.read()], None
+
+    def _ordered(self, arms: Sequence[str]) -> list[str]:
+        """The order of arms in this turn: a row of a design that is balanced over the turns.
+
+        An arm at an end of a palindrome follows itself, and finds its data in the caches; another
+        one follows its neighbours, whose data it finds there. Who has which place is chosen anew in
+        each block.
+        """
+        n = len(arms)
+        places = self._places.setdefault(n, self._order.sample(range(n), n))
+        return [arms[places[place]] for place in balanced(n, self._row)]
+
+    def _recheck(self, outcome: Outcome) -> None:
         """Void what is not right after the timing either: its samples are of something else."""
         message = {"op": "recheck", "arm": outcome.arm}
         reply = self._ask(outcome, message, TURN_LIMIT_S)
@@ -291,23 +261,11 @@ class Block:
             outcome.take({**reply, "reason": f"after the timing: {reply['reason']}"})
 
 
-def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
-    """A cold or a memory job, in a fresh worker of its own."""
-    outcome = _Outcome(job=job)
-    try:
-        try:
-            _alone(team, outcome, expected)
-        except ServerDied:
-            _alone(team, outcome, expected)  # no fault of the job's
-    except (WorkerDied, WorkerHung) as error:
-        outcome.fail(error)
-    return outcome.record(block)
+def balanced(n: int, row: int) -> list[int]:
+    """A row of n things; over any n rows in sequence each has had each place once.
 
-
-def _alone(team: Team, outcome: _Outcome, expected: Path) -> None:
-    job = outcome.job
-    with team.worker(job.backend, fresh_cache=True) as worker:
-        outcome.worker = {"pid": worker.pid}
-        reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
-        outcome.take(reply)
-        outcome.samples = reply.get("samples", {})
+    Read there and back, as palindromes are, each has also followed every other one twice (Williams
+    1949: a zigzag, moved on by one in each row).
+    """
+    zigzag = [(place + 1) // 2 if place % 2 else -(place // 2) for place in range(n)]
+    return [(step + row) % n for step in zigzag]

@@ -7,7 +7,7 @@ runs differ in what was installed, or in the code, and not in what was asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -174,7 +174,13 @@ def _session(run: Run) -> str | None:
     return session if isinstance(session, str) and session else None
 
 
-def _read(run: Run, measures: Sequence[Measure]) -> tuple[dict[Job, Evidence], list[str], Floors]:
+#: The A/A twins of a run, by the device that they were measured on.
+_ByDevice = Mapping[str, Floors]
+
+
+def _read(
+    run: Run, measures: Sequence[Measure]
+) -> tuple[dict[Job, Evidence], list[str], _ByDevice]:
     """Jobs in reading order, what is wrong with the run, and its A/A twins."""
     groups, faults = groups_of(run, str(run.manifest.get("id", run.folder.name)))
     places = {name: place for place, name in enumerate(IMPLEMENTATIONS)}
@@ -189,18 +195,17 @@ def _read(run: Run, measures: Sequence[Measure]) -> tuple[dict[Job, Evidence], l
             )
         )
         jobs.update((evidence.job, evidence) for evidence in known)
-    floors = groups[0].floors if groups else Floors()
+    floors = {group.case.device: group.floors for group in groups}
     return jobs, [*faults, *run.faults], floors
 
 
-def _floor(job: Job, floors: Iterable[Floors]) -> stats.Floor:
+def _floor(job: Job, floors: Iterable[_ByDevice]) -> stats.Floor:
     """The floor that both runs' A/A pairs of the same backend, mode and measure set together.
 
     What is compared was measured by different workers, so a pair in two workers counts for all.
     """
-    return stats.floor_of(
-        *(r for found in floors for r in found.ratios([job.backend], job.mode, job.measure))
-    )
+    found = (by_device[job.case.device] for by_device in floors)
+    return stats.coarsest(*(one.anywhere(job.backend, job.mode, job.measure) for one in found))
 
 
 def _row(

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from backends.api import Case
 from bench import machine
-from bench.block import Block, alone
+from bench.block import Block
 from bench.capacity import capacity
 from bench.errors import StoreError
 from bench.estimate import job_seconds
@@ -29,6 +29,7 @@ from bench.looks import unsettled
 from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
+from bench.outcome import alone
 from bench.record import Job, Record, Status, Store
 from bench.selection import absent_backends
 from bench.sweep import Setting, Sweep

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 from backends.api import Mode
 from bench import stats
 from bench.belief import doubt
-from bench.record import OTHER_WORKER, TO_FIRST, Job, Measure, Record, Status
+from bench.record import TO_FIRST, Job, Measure, Record, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,63 +28,107 @@ class Twins:
 
     @property
     def floor(self) -> stats.Floor:
-        return stats.floor_of(self.ratio)
+        """What this pair alone sets, at the level of its ratio."""
+        level = stats.CONFIDENCE if self.ratio is None else self.ratio.confidence
+        return stats.floor_of(self.ratio, confidence=level)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """The floors of a run: those within a backend's worker, and those across two workers."""
+    """The floors of a run on one device: those within a backend's worker, and across two workers.
+
+    Twins that answer for the same comparisons are a **family**: those within the worker of a
+    backend, by mode and measure, and those in two workers, by mode. `confidence` is the level of
+    the run's intervals.
+    """
 
     twins: Sequence[Twins] = ()
+    confidence: float = stats.CONFIDENCE
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Floors:
-        """Read the A/A twins of a run; others' records are passed over."""
+    def of(
+        cls, records: Iterable[Record], device: str, confidence: float = stats.CONFIDENCE
+    ) -> Floors:
+        """Read the A/A twins of a run that were measured on a device; others are passed over."""
         found: dict[Job, list[Record]] = defaultdict(list)
         for record in records:
-            if record.status == Status.OK and doubt(record) is None:
+            on_device = record.job.case.device == device
+            if on_device and record.status == Status.OK and doubt(record) is None:
                 found[record.job].append(record)
         twins = [job for job in found if job.replica]
         return cls(
             twins=[
                 Twins(
                     job=job,
-                    ratio=_ratio(job, found[job], found.get(job.original, [])),
+                    ratio=_ratio(job, found[job], found.get(job.original, []), confidence),
                     alone_change=alone_change(found[job], found.get(job.original, [])),
                 )
                 for job in twins
-            ]
+            ],
+            confidence=confidence,
         )
 
     def within(self, backend: str, mode: Mode, measure: Measure) -> stats.Floor:
         """For two arms of one worker, or two cold or memory jobs of one backend."""
-        return stats.floor_of(*self.ratios([backend], mode, measure, across=False))
+        return self._floor(self.family(backend, mode, measure))
 
     def across(self, mode: Mode) -> stats.Floor:
-        """For the steady times of two workers that take turns: the second worker's twins say."""
-        return stats.floor_of(*self.ratios([], mode, "steady"))
+        """For the steady times of two workers that take turns: the second worker's twins say.
+
+        Without any, `missing`: how far two processes differ, unlike two arms of one, is not known.
+        """
+        floor = self._floor(self._across(mode))
+        return floor if floor.measured else replace(floor, missing=True)
 
     def between(self, a: str, b: str, mode: Mode) -> stats.Floor:
         """For steady times of two backends: what holds in either's worker, and across workers."""
-        return stats.floor_of(*self.ratios([a, b], mode, "steady"))
+        within = (self.within(backend, mode, "steady") for backend in (a, b))
+        return stats.coarsest(self.across(mode), *within)
 
-    def ratios(
-        self, backends: Collection[str], mode: Mode, measure: Measure, *, across: bool = True
-    ) -> list[stats.Ratio | None]:
-        """Of identical pairs in a worker of the backends; `across`: and of those in two workers."""
+    def anywhere(self, backend: str, mode: Mode, measure: Measure) -> stats.Floor:
+        """For a job of two runs, measured by different workers each time."""
+        return stats.coarsest(
+            self.within(backend, mode, measure), self._floor(self._across(mode, measure))
+        )
+
+    def failed(self, twins: Twins) -> bool:
+        """Whether a pair is one of those for which its family's floor fails."""
+        job = twins.job
+        if job.has_second_worker:
+            family = self._across(job.mode)
+        else:
+            family = self.family(job.backend, job.mode, job.measure)
+        known = sum(one.floor.measured for one in family)
+        return stats.called_different(twins.ratio, known, self.confidence)
+
+    def family(self, backend: str, mode: Mode, measure: Measure) -> list[Twins]:
+        """The twins within a worker of a backend, or of its cold or memory jobs."""
         return [
-            twins.ratio
+            twins
             for twins in self.twins
-            if (twins.job.mode, twins.job.measure) == (mode, measure)
-            and (across if twins.job.replica == OTHER_WORKER else twins.job.backend in backends)
+            if not twins.job.has_second_worker
+            and (twins.job.backend, twins.job.mode, twins.job.measure) == (backend, mode, measure)
         ]
 
+    def _across(self, mode: Mode, measure: Measure = "steady") -> list[Twins]:
+        return [
+            twins
+            for twins in self.twins
+            if twins.job.has_second_worker
+            and (twins.job.mode, twins.job.measure) == (mode, measure)
+        ]
 
-def _ratio(job: Job, second: Sequence[Record], first: Sequence[Record]) -> stats.Ratio | None:
+    def _floor(self, family: Sequence[Twins]) -> stats.Floor:
+        return stats.floor_of(*(twins.ratio for twins in family), confidence=self.confidence)
+
+
+def _ratio(
+    job: Job, second: Sequence[Record], first: Sequence[Record], confidence: float
+) -> stats.Ratio | None:
     if job.measure == "steady":
-        return stats.steady_ratio(steady_blocks(second), steady_blocks(first))
+        return stats.steady_ratio(steady_blocks(second), steady_blocks(first), confidence)
     of = _first_result if job.measure == "cold" else _peak
-    return stats.single_ratio(of(second), of(first))
+    return stats.single_ratio(of(second), of(first), confidence)
 
 
 def steady_blocks(records: Iterable[Record]) -> stats.Blocks:

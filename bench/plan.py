@@ -15,7 +15,7 @@ from rich.text import Text
 from backends import IMPLEMENTATIONS, Implementation
 from bench.estimate import job_seconds, runnable, sweep_seconds, trials, words
 from bench.naming import case_name
-from bench.record import MEASURES, OTHER_WORKER, Job
+from bench.record import MEASURES, Job
 from bench.report.format import plain
 from bench.sweep import Sweep
 
@@ -71,7 +71,7 @@ def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
     """
     counts = sweep.sampling.counts()
     shared = {
-        (job.case, job.mode, _entry(job).backend, job.replica == OTHER_WORKER)
+        (job.case, job.mode, _entry(job).backend, job.has_second_worker)
         for job in runnable(sweep, "steady", absent)
     }
     alone = sum(counts[m] * len(runnable(sweep, m, absent)) for m in ("cold", "memory"))

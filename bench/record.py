@@ -62,7 +62,7 @@ EXPECTED = frozenset({Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.
 
 
 #: Replicas of a job that are its A/A twins.
-SAME_WORKER, OTHER_WORKER = 1, 2
+SAME_WORKER, OTHER_WORKER, TWIN_IN_OTHER = 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,8 @@ class Job:
     """One implementation of one case in one mode, measured in one way.
 
     `replica` 0 is the job itself. The others are A/A twins, the same thing measured once more in
-    the same block: `SAME_WORKER` beside the job, `OTHER_WORKER` in a second worker.
+    the same block: `SAME_WORKER` beside the job, `OTHER_WORKER` in a second worker of its backend,
+    `TWIN_IN_OTHER` beside that one, as `SAME_WORKER` is beside the job.
     """
 
     implementation: str
@@ -88,6 +89,11 @@ class Job:
     def backend(self) -> str:
         """The backend whose worker runs the job; known of what this version has not, too."""
         return self.implementation.partition("/")[0]
+
+    @property
+    def has_second_worker(self) -> bool:
+        """Whether it is a twin that a second worker of its backend runs."""
+        return self.replica in (OTHER_WORKER, TWIN_IN_OTHER)
 
     @property
     def original(self) -> Job:
@@ -109,8 +115,8 @@ class Job:
         job = strict.build(cls, data, "job")
         if job.implementation.count("/") != 1:
             raise strict.refused("implementation", job.implementation, "backend/strategy")
-        if job.replica not in (0, SAME_WORKER, OTHER_WORKER):
-            raise strict.refused("replica", job.replica, f"0, {SAME_WORKER} or {OTHER_WORKER}")
+        if not 0 <= job.replica <= TWIN_IN_OTHER:
+            raise strict.refused("replica", job.replica, f"0 to {TWIN_IN_OTHER}")
         return job
 
 

@@ -33,7 +33,7 @@ def select(
         caps=base.caps if capped else {},
     )
     _check_chosen(sweep, axes)
-    return sweep
+    return replace(sweep, twinned=_first_present(sweep))
 
 
 def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:
@@ -50,6 +50,13 @@ def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:
             raise UsageError(f"strategy {strategy}: no chosen backend has it; {among}")
     if not chosen:
         raise UsageError(f"preset {sweep.name}: its backends have none of its strategies")
+
+
+def _first_present(sweep: Sweep) -> str | None:
+    """The first chosen backend that is here: a second worker of one that is not tells nothing."""
+    absent = absent_backends(sweep)
+    chosen = (entry.backend for entry in sweep.implementations())
+    return next((backend for backend in chosen if backend not in absent), None)
 
 
 def _strategies(backend: str) -> list[str]:

@@ -15,7 +15,7 @@ from backends import IMPLEMENTATIONS, Implementation
 from backends.api import CELL_NAMES, MODES, Case, Dtype, InitialState, Kind, Lengths, Mode
 from bench import strict
 from bench.errors import UsageError, choose
-from bench.record import OTHER_WORKER, SAME_WORKER, Job, Measure
+from bench.record import OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Measure
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -207,6 +207,8 @@ class Sweep:
     sampling: Sampling
     #: implementation -> mode -> longest T. Absent: no cap.
     caps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    #: The backend that has a second worker beside its first one; None: the first that is chosen.
+    twinned: str | None = None
 
     def implementations(self) -> list[Implementation]:
         """The chosen implementations, in registry order."""
@@ -272,33 +274,38 @@ class Sweep:
     def twins(self, measure: Measure) -> list[Job]:
         """What is measured twice, to see what two identical things differ by here.
 
-        One job of each backend and mode: the strategy that the others are compared with, in the
-        middle one of the cases that are not capped for it. In steady state all of the first
-        backend's strategies are there once more, in a second worker: what differs between processes
-        does so across frameworks too. (All of them: an arm that has a worker to itself always
-        follows itself, and is some percent faster for it.)
+        One job of each backend, mode and device: the strategy that the others are compared with, in
+        the middle one of the cases that are not capped for it. In steady state one backend also has
+        a second worker with all that the first one holds, so that both have the same neighbours:
+        what differs between processes does so across frameworks too.
         """
         twins: list[Job] = []
         chosen = self.implementations()
-        for mode in self.modes():
-            for backend in dict.fromkeys(entry.backend for entry in chosen):
-                job = self._middle(_baseline(chosen, backend), mode, measure)
-                if job is None:
-                    continue
-                twins.append(replace(job, replica=SAME_WORKER))
-                if measure == "steady" and backend == chosen[0].backend:
-                    beside = (
-                        replace(job, implementation=entry.name, replica=OTHER_WORKER)
-                        for entry in chosen
-                        if entry.backend == backend
-                    )
-                    twins += [twin for twin in beside if self.cap(twin) is None]
+        second = self.twinned or chosen[0].backend
+        backends = dict.fromkeys(entry.backend for entry in chosen)
+        for device, mode, backend in itertools.product(self.axes.device, self.modes(), backends):
+            job = self._middle(_baseline(chosen, backend), device, mode, measure)
+            if job is None:
+                continue
+            twins.append(replace(job, replica=SAME_WORKER))
+            if measure == "steady" and backend == second:
+                twins += self._second_worker(job)
         return twins
 
-    def _middle(self, entry: Implementation, mode: Mode, measure: Measure) -> Job | None:
+    def _second_worker(self, job: Job) -> list[Job]:
+        """All steady jobs of a worker once more; the given one is there twice, as in the first."""
+        entries = [e for e in self.implementations() + self.limits() if e.backend == job.backend]
+        beside = [replace(job, implementation=e.name, replica=OTHER_WORKER) for e in entries]
+        uncapped = [twin for twin in beside if self.cap(twin) is None]
+        return [*uncapped, replace(job, replica=TWIN_IN_OTHER)]
+
+    def _middle(
+        self, entry: Implementation, device: str, mode: Mode, measure: Measure
+    ) -> Job | None:
         jobs = (
             Job(implementation=entry.name, case=case, mode=mode, measure=measure)
             for case in self.cases()
+            if case.device == device
         )
         open_jobs = [job for job in jobs if self.cap(job) is None]
         return open_jobs[(len(open_jobs) - 1) // 2] if open_jobs else None
@@ -320,12 +327,14 @@ class Sweep:
             given = strict.mapping(data, "plan")
             axes = strict.mapping(given.get("axes"), "axes")
             caps = strict.mapping(given.get("caps", {}), "caps")
+            twinned = given.get("twinned")
             return cls(
                 name=strict.text(given.get("name"), "name"),
                 title=strict.text(given.get("title"), "title"),
                 axes=Axes(**{k: tuple(strict.listed(v, f"axis {k}")) for k, v in axes.items()}),
                 sampling=Sampling(**strict.mapping(given.get("sampling"), "sampling")),
                 caps={name: _cap(name, value) for name, value in caps.items()},
+                twinned=None if twinned is None else strict.text(twinned, "twinned"),
             )
         except (TypeError, ValueError, UsageError) as error:
             raise UsageError(f"plan not readable ({error})") from error

@@ -17,7 +17,7 @@ from typing import Any
 
 from backends.api import Case
 from bench import machine
-from bench.block import Block, alone
+from bench.block import Block
 from bench.engine import Progress, describe, stamped, unmeasured
 from bench.errors import UsageError
 from bench.estimate import job_seconds
@@ -25,6 +25,7 @@ from bench.launch import Start, Team
 from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import ask_oracle
+from bench.outcome import alone
 from bench.record import MEASURES, OTHER_WORKER, Job, Record, Run, Status, Store, read_run
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.sweep import Sweep

@@ -29,8 +29,8 @@ from backends.api import LayerState, Output
 from backends.data import make_batch, make_weights
 from backends.reference.network import Expected
 from bench import outputs
-from bench.block import request
 from bench.expectation import write_expected
+from bench.outcome import request
 from bench.record import Job, Status
 from bench.worker import Worker
 

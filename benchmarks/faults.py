@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import block, counters, launch, run
+from bench import block, counters, launch, outcome, run
 from bench.errors import UsageError, choose
 from bench.record import Run, Status, read_run
 from benchmarks import instrument
@@ -45,6 +45,7 @@ from tests.scripted_runs import (
 #: What a scripted run does within milliseconds need not wait for minutes.
 LIMITS_S: dict[Any, dict[str, float]] = {
     block: {"PREPARE_LIMIT_S": 4.0, "TURN_LIMIT_S": 4.0},
+    outcome: {"PREPARE_LIMIT_S": 4.0},
     launch: {"EXIT_LIMIT_S": 1.0, "FORK_LIMIT_S": 2.0, "IMPORT_LIMIT_S": 10.0},
 }
 

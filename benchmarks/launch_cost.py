@@ -35,9 +35,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from backends.api import MODES, Case, Mode
 from bench import stats
-from bench.block import Block, alone
+from bench.block import Block
 from bench.launch import Start, Team
 from bench.measure import clock
+from bench.outcome import alone
 from bench.record import TO_FIRST, Job, Record, Status
 from benchmarks import instrument
 from benchmarks.by_itself import elsewhere

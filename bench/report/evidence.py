@@ -150,8 +150,9 @@ NO_FLOORS = Floors()
 class Group:
     """All jobs of one case and mode of one run: what is compared with each other.
 
-    A/A twins are not among the jobs: they make `floors`. `confidence` is the level of intervals.
-    `calibration` says by backend how far off a known allocation was read when the run started.
+    A/A twins are not among the jobs: they make `floors`, those of the case's device. `confidence`
+    is the level of intervals. `calibration` says by backend how far off a known allocation was read
+    when the run started.
     """
 
     run: str
@@ -230,14 +231,18 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
         )
     looked = sweep is not None and sweep.sampling.precision is not None
     confidence = stats.look_confidence() if looked else stats.CONFIDENCE
-    floors, calibration = Floors.of(run.records), _calibration(run.manifest)
+    calibration = _calibration(run.manifest)
+    floors = {
+        device: Floors.of(run.records, device, confidence)
+        for device in {case.device for case, _ in tables}
+    }
     groups = [
         Group(
             run=label,
             case=c,
             mode=m,
             jobs=jobs,
-            floors=floors,
+            floors=floors[c.device],
             confidence=confidence,
             calibration=calibration,
         )

@@ -10,46 +10,47 @@ from dataclasses import asdict
 import pandas as pd
 
 from bench import stats
-from bench.floors import Twins, alone_change
+from bench.floors import Floors, Twins, alone_change
 from bench.measure import SAMPLE_S
 from bench.pairs import Pair, declared
-from bench.record import OTHER_WORKER, Run, mapping_in
+from bench.record import TWIN_IN_OTHER, Measure, Run, mapping_in
 from bench.report import format as fmt
-from bench.report.evidence import Group
+from bench.report.evidence import Group, kind_of
 from bench.report.model import Layout, Table
-from bench.report.rows import ratio_columns
+from bench.report.rows import intervals, level, ratio_columns
+from bench.sweep import RANKED
 
 _CAPTION = """\
 The same thing twice, through the same pipeline: what the second took over what the first took, \
-with the 95 % interval over blocks. Two workers: the second one is in a process of its own, as two \
-frameworks are. Floor: what a difference must exceed to be called one, the larger of 1 % and the \
-far end of the interval. Failed: the interval excludes 1 and the effect is above 1 %, so that \
-nothing that rests on it gets a verdict. Wide: further out than half the margin of 5 %, too coarse \
-to show that two things are equally fast. No interval: there are fewer than two blocks."""
+with the {level} interval over blocks. Two workers: the second one is in a process of its own, as \
+two frameworks are. Floor: what a difference must exceed to be called one, the larger of 1 % and \
+the far end of the interval. Failed: the two were called different, so that nothing that rests on \
+it gets a verdict; the interval is widened for the number of pairs that say the same thing. Wide: \
+further out than half the margin of {margin:.0%}, too coarse to show that two things are equally \
+fast. No interval: there are fewer than two blocks."""
 
-#: Arms interfere where alone and paired differ by more than this, and than 3 times what twins do.
+#: Arms interfere where alone and paired differ by more than this, and than so many times what the
+#: identical pairs of their worker do.
 INTERFERENCE = stats.MARGIN
+BEYOND_TWINS = 3
+
+#: What rests on a floor of its own within a backend, besides the peaks, which get no verdict.
+_JUDGED: tuple[Measure, ...] = ("steady", "cold")
 
 
 def identical(groups: Sequence[Group], _layout: Layout) -> Table | None:
-    """A/A pairs; one row a backend, mode and way of measuring, in each run."""
-    floors = {group.run: group.floors for group in groups}
-    pairs = [(run, twins) for run, found in floors.items() for twins in found.twins]
+    """A/A pairs; one row a backend, mode, device and way of measuring, in each run."""
+    pairs = _pairs(groups)
     if not pairs:
         return None
-    frame = pd.DataFrame([_row(run, twins) for run, twins in pairs])
+    several = len({run for run, _, _ in pairs}) > 1
+    frame = pd.DataFrame([_row(*pair) for pair in pairs])
     display = pd.DataFrame(
         {
             "mode": frame["mode"],
-            **({"run": frame["run"]} if len(floors) > 1 else {}),
-            "the same twice": [
-                f"{t.job.implementation} T={t.job.case.seq_len} {t.job.measure}"
-                + (", two workers" if t.job.replica == OTHER_WORKER else "")
-                for _, t in pairs
-            ],
-            "ratio": pd.Series(
-                fmt.each(fmt.interval, *(frame[f"ratio{s}"] for s in ("", "_low", "_high")))
-            ),
+            **({"run": frame["run"]} if several else {}),
+            "the same twice": [_named(twins) for _, _, twins in pairs],
+            "ratio": intervals(frame, "ratio"),
             "floor": [f"{100 * value:.1f} %" for value in frame["floor"]],
             "verdict": frame["verdict"],
         }
@@ -57,57 +58,114 @@ def identical(groups: Sequence[Group], _layout: Layout) -> Table | None:
     return Table(
         name="identical",
         title="The instrument: identical pairs",
-        caption=_CAPTION,
+        caption=_CAPTION.format(level=level(groups), margin=stats.MARGIN),
         frame=frame,
         display=display,
-        heads=("mode", "run") if len(floors) > 1 else ("mode",),
+        heads=("mode", "run") if several else ("mode",),
         words=("the same twice", "verdict"),
         spare=("floor",),
     )
 
 
-def _row(run: str, twins: Twins) -> dict[str, object]:
-    job, floor = twins.job, twins.floor
+def _pairs(groups: Sequence[Group]) -> list[tuple[str, Floors, Twins]]:
+    """Every identical pair with its run and the floors that it is of, once."""
+    found = {
+        (group.run, twins.job): (group.run, group.floors, twins)
+        for group in groups
+        for twins in group.floors.twins
+    }
+    return list(found.values())
+
+
+def _named(twins: Twins) -> str:
+    job = twins.job
+    device = "" if job.case.device == "cpu" else f" {job.case.device}"
+    where = ", two workers" if job.has_second_worker else ""
+    where += " (its twin)" if job.replica == TWIN_IN_OTHER else ""
+    return f"{job.implementation} T={job.case.seq_len}{device} {job.measure}{where}"
+
+
+def _row(run: str, floors: Floors, twins: Twins) -> dict[str, object]:
+    job = twins.job
     return {
         "run": run,
         **asdict(job.case),
         "mode": job.mode,
         "implementation": job.implementation,
         "measure": job.measure,
-        "workers": 2 if job.replica == OTHER_WORKER else 1,
+        "replica": job.replica,
+        "workers": 2 if job.has_second_worker else 1,
         **ratio_columns("ratio", twins.ratio),
-        "floor": floor.value,
-        "verdict": _verdict(floor),
+        "floor": twins.floor.value,
+        "verdict": _verdict(floors, twins),
     }
 
 
-def _verdict(floor: stats.Floor) -> str:
-    if not floor.measured:
+def _verdict(floors: Floors, twins: Twins) -> str:
+    if not twins.floor.measured:
         return "no interval"
-    return "failed" if floor.failed else "wide" if floor.wide else "ok"
+    return "failed" if floors.failed(twins) else "wide" if twins.floor.wide else "ok"
 
 
 def warnings(groups: Sequence[Group]) -> list[str]:
-    """What a reader must know before any figure: A/A pairs that failed, arms that interfere."""
-    if not groups:
-        return []
-    failed = [twins for twins in groups[0].floors.twins if twins.floor.failed]
-    said = [
-        f"A/A failed: {t.job.implementation} {t.job.mode} {t.job.measure} differs from itself, "
+    """What a reader must know before any figure: A/A pairs that failed or lack, interference."""
+    failed = [
+        f"A/A failed: {_named(t)} {t.job.mode} differs from itself, "
         f"{fmt.interval(t.ratio.ratio, t.ratio.low, t.ratio.high)}; "
         "verdicts that rest on it are withheld"
-        for t in failed
-        if t.ratio is not None
+        for _, floors, t in _pairs(groups)
+        if t.ratio is not None and floors.failed(t)
     ]
-    found = [
+    interfering = [
         f"interference: {pair.label} T={group.case.seq_len} {group.mode} differs by "
         f"{math.expm1(change):+.0%} alone from paired, "
         "so that one changes what the other takes"
         for group in groups
         for pair, change in alone_against_paired(group)
-        if abs(change) > max(math.log1p(INTERFERENCE), 3 * _meaningless(group, pair))
+        if abs(change) > max(math.log1p(INTERFERENCE), BEYOND_TWINS * _meaningless(group, pair))
     ]
-    return said + found
+    return [*failed, *_lacking(groups), *interfering, *_failed_alone(groups)]
+
+
+def _lacking(groups: Sequence[Group]) -> list[str]:
+    """Where verdicts have no identical pair to rest on."""
+    within: dict[str, None] = {}
+    across: dict[str, None] = {}
+    for group in groups:
+        repeated = {
+            (name.split("/")[0], measure): None
+            for measure in _JUDGED
+            for name in group.implementations(measure)
+            if kind_of(name) in RANKED and len(group.get(name, measure).believed) > 1
+        }
+        for backend, measure in repeated:
+            if not group.floors.within(backend, group.mode, measure).measured:
+                within[f"{backend} {group.mode} {measure}"] = None
+        steady = {backend for backend, measure in repeated if measure == "steady"}
+        if len(steady) > 1 and not group.floors.across(group.mode).measured:
+            across[group.mode] = None
+    said = []
+    if within:
+        said.append(
+            f"no identical pair: {', '.join(within)}; a floor of {stats.FLOOR:.0%} is assumed"
+        )
+    if across:
+        said.append(
+            f"no identical pair in two workers: {', '.join(across)}; "
+            "there are no verdicts across frameworks"
+        )
+    return said
+
+
+def _failed_alone(groups: Sequence[Group]) -> list[str]:
+    """Arms that broke once their samples had been taken, when they were timed by themselves."""
+    return [
+        f"{name} T={group.case.seq_len} {group.mode}: {said}"
+        for group in groups
+        for name in group.implementations("steady")
+        for record in group.get(name, "steady").believed
+        if isinstance(said := record.worker.get("alone"), str)
+    ]
 
 
 def alone_against_paired(group: Group) -> list[tuple[Pair, float]]:

@@ -16,6 +16,7 @@ from bench.report.rows import (
     ends,
     identity,
     intervals,
+    level,
     over_blocks,
     ranges,
     ratio_columns,
@@ -28,8 +29,8 @@ not an interval). First result: build, load of weights and batch, first call wit
 synchronisation; in a fresh process, the framework already imported. GFLOP/s counts matrix \
 products only, padding too, and so do sequences and steps. Share of the limit: the time of the \
 case's matrix products alone, by the fastest library that ran them, over the implementation's, \
-paired within blocks, with its 95 % interval; an implementation that fuses products can exceed \
-100 %."""
+paired within blocks, with its {level} interval; an implementation that fuses products can \
+exceed 100 %."""
 
 
 def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
@@ -66,7 +67,7 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     return Table(
         name="latency",
         title="Latency",
-        caption=_CAPTION,
+        caption=_CAPTION.format(level=level(groups)),
         frame=frame,
         display=display,
         heads=layout.heads(),

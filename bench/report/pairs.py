@@ -13,22 +13,23 @@ from bench.record import MEASURES, TO_FIRST, Status
 from bench.report import format as fmt
 from bench.report.evidence import Group
 from bench.report.model import Footnotes, Layout, Table
-from bench.report.rows import ends, identity, intervals, over_blocks, ratio_columns
+from bench.report.rows import ends, identity, intervals, level, over_blocks, ratio_columns
 
 #: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
 SMALL_BYTES = 8e6
 
 _CAPTION = """\
 a / b is what the first strategy takes over what the second takes: above 1 the first (mostly the \
-static one) is slower or larger. Ratios are paired within blocks and have the 95 % t-interval \
+static one) is slower or larger. Ratios are paired within blocks and have the {level} t-interval \
 over blocks; one block has none. Steady: a call after warm-up. First result: build, load and \
 first call in a fresh process. Peak: host memory above the imported framework (small: a side is \
 below 8 MB, where a constant error of 0.2-0.3 MB rules). Verdict: the first one's steady time; \
-"cannot tell" unless the interval excludes 1 and the effect is above the A/A floor, 1 % or more; \
-with a drift where the second half of the blocks had another ratio than the first, by more than 2 \
-%. Break-even: calls after which the one with the sooner first result has lost its lead, to two \
-digits; "never (a)", "never (b)": that one leads in both. Static strategies come first, then \
-other variants. Intervals are not widened for the number of rows."""
+faster or slower where the interval excludes 1 and the effect is above the A/A floor, 1 % or \
+more; else equivalent where it was shown to be less than {margin:.0%} either way, and else one \
+cannot tell; with a drift where the second half of the blocks had another ratio than the first, \
+by more than 2 %. Break-even: calls after which the one with the sooner first result has lost its \
+lead, to two digits; "never (a)", "never (b)": that one leads in both. Static strategies come \
+first, then other variants. Intervals are not widened for the number of rows."""
 
 _CAPACITY_CAPTION = """\
  Largest T, of a / of b: the longest sequence with which a call, or a training step, ran within \
@@ -72,7 +73,8 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     return Table(
         name="static-dynamic",
         title="Static against dynamic",
-        caption=_CAPTION + (_CAPACITY_CAPTION if looked_for else ""),
+        caption=_CAPTION.format(level=level(groups), margin=stats.MARGIN)
+        + (_CAPACITY_CAPTION if looked_for else ""),
         frame=frame,
         display=display,
         heads=layout.heads(),
@@ -128,7 +130,7 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
         "against": pair.b,
         **ends({f"a_{k}": v for k, v in group.outcomes(pair.a, *MEASURES).items()}),
         **ends({f"b_{k}": v for k, v in group.outcomes(pair.b, *MEASURES).items()}),
-        "verdict": stats.judge(ratios["steady"], floor) if ratios["steady"] else None,
+        "verdict": stats.finding(ratios["steady"], floor) if ratios["steady"] else None,
         "floor": floor.value,
         "floor_measured": floor.measured,
         **ratio_columns("drift", drift),
@@ -161,12 +163,11 @@ def _drift(group: Group, pair: Pair) -> stats.Ratio | None:
     a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
     moves = [stats.paired_drift(a[block], b[block]) for block in sorted(a.keys() & b.keys())]
     known = [math.log1p(move) for move in moves if not math.isnan(move)]
-    return stats.ratio_of(known) if known else None
+    return stats.ratio_of(known, group.confidence) if known else None
 
 
 def _ratios(group: Group, pair: Pair) -> dict[str, stats.Ratio | None]:
     """Every ratio a / b; None where no block has both."""
-    level = group.confidence
     a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
     peak_a, peak_b = (group.get(name, "memory").values("peak_bytes") for name in (pair.a, pair.b))
     cold_a, cold_b = (group.get(name, "cold") for name in (pair.a, pair.b))
@@ -174,10 +175,10 @@ def _ratios(group: Group, pair: Pair) -> dict[str, stats.Ratio | None]:
     # What takes less than the method's error can read as nothing or less: no ratio of that.
     measurable = all(value > 0 for peak in (peak_a, peak_b) for value in peak.values())
     return {
-        "steady": stats.steady_ratio(a, b, level),
-        "peak": stats.single_ratio(peak_a, peak_b, level) if measurable else None,
+        "steady": stats.steady_ratio(a, b, group.confidence),
+        "peak": stats.single_ratio(peak_a, peak_b, group.confidence) if measurable else None,
         **{
-            name: stats.single_ratio(cold_a.single(*parts), cold_b.single(*parts), level)
+            name: stats.single_ratio(cold_a.single(*parts), cold_b.single(*parts), group.confidence)
             for name, parts in phases.items()
         },
     }

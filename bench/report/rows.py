@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -62,14 +62,21 @@ def intervals(frame: pd.DataFrame, name: str, scale: float = 1.0) -> pd.Series[s
     return pd.Series(fmt.each(fmt.interval, *columns))
 
 
+def level(groups: Sequence[Group]) -> str:
+    """The level of the groups' intervals, as words."""
+    levels = sorted({group.confidence for group in groups})
+    return " or ".join(f"{100 * confidence:.3g} %" for confidence in levels)
+
+
 def ratio_columns(name: str, ratio: stats.Ratio | None) -> dict[str, object]:
-    """A ratio, its interval and its number of blocks; NaN where there is none."""
+    """A ratio, its interval with its level, and its number of blocks; NaN where there is none."""
     if ratio is None:
-        nan = dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
-        return {**nan, f"{name}_blocks": 0}
+        columns = (name, f"{name}_low", f"{name}_high", f"{name}_confidence")
+        return {**dict.fromkeys(columns, math.nan), f"{name}_blocks": 0}
     return {
         name: ratio.ratio,
         f"{name}_low": ratio.low,
         f"{name}_high": ratio.high,
+        f"{name}_confidence": ratio.confidence,
         f"{name}_blocks": ratio.blocks,
     }

@@ -11,6 +11,9 @@ from bench.stats.ratios import CONFIDENCE, Ratio
 
 Verdict = Literal["faster", "slower", "cannot tell"]
 
+#: The same, where a difference that was not shown may have been shown to be small.
+Finding = Literal["faster", "slower", "equivalent", "cannot tell"]
+
 #: How a claim about a ratio ends.
 Answer = Literal["holds", "refuted", "inconclusive", "no data"]
 
@@ -30,17 +33,24 @@ class Floor:
 
     `value` and `bound` are relative (0.01 is 1 %). `bound` is the end of the A/A interval that is
     further from 1, NaN where no A/A pair was measured in two blocks or more; then `value` is the
-    least floor. `failed`: the identical arms were called different.
+    least floor. `failed`: the identical arms were called different. `missing`: there must be such
+    a pair for anything to be said at all, and there is none.
     """
 
     value: float = FLOOR
     bound: float = math.nan
     failed: bool = False
+    missing: bool = False
 
     @property
     def measured(self) -> bool:
         """Whether there was an A/A pair to take it from."""
         return not math.isnan(self.bound)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether nothing that rests on it gets a verdict."""
+        return self.failed or self.missing
 
     @property
     def wide(self) -> bool:
@@ -56,20 +66,38 @@ class Floor:
 UNMEASURED = Floor()
 
 
-def floor_of(*pairs: Ratio | None) -> Floor:
+def floor_of(*pairs: Ratio | None, confidence: float = CONFIDENCE) -> Floor:
     """The floor that A/A pairs set; `UNMEASURED` where none of them has an interval.
 
-    Of several pairs the widest bound counts. At the usual level one in twenty of them would fail by
-    chance, so one of k fails only if its interval at 1 - 0.05 / k excludes 1 too (Bonferroni), and
-    its effect is above the least floor.
+    Of several pairs the widest bound at `confidence` counts. See `called_different` for `failed`.
     """
-    known = [pair.at(CONFIDENCE) for pair in pairs if pair is not None and not math.isnan(pair.low)]
+    known = [pair.at(confidence) for pair in pairs if pair is not None and not math.isnan(pair.low)]
     if not known:
         return UNMEASURED
     bound = max(max(pair.high, pair.inverse().high) for pair in known) - 1
-    level = 1 - ALPHA / len(known)
-    failed = any(judge(pair.at(level)) != "cannot tell" for pair in known)
+    failed = any(called_different(pair, len(known), confidence) for pair in known)
     return Floor(value=max(FLOOR, bound), bound=bound, failed=failed)
+
+
+def called_different(pair: Ratio | None, among: int, confidence: float = CONFIDENCE) -> bool:
+    """Whether one of so many A/A pairs fails: its interval excludes 1, and its effect is above 1 %.
+
+    At the usual level one in twenty of them would fail by chance, so the interval is the one at
+    1 - (1 - confidence) / among (Bonferroni).
+    """
+    level = 1 - (1 - confidence) / max(1, among)
+    return pair is not None and judge(pair.at(level)) != "cannot tell"
+
+
+def coarsest(*floors: Floor) -> Floor:
+    """The floor of what rests on all of them: the widest bound, failed where any of them is."""
+    bounds = [floor.bound for floor in floors if floor.measured]
+    return Floor(
+        value=max(floor.value for floor in floors),
+        bound=max(bounds, default=math.nan),
+        failed=any(floor.failed for floor in floors),
+        missing=any(floor.missing for floor in floors),
+    )
 
 
 def judge(ratio: Ratio | None, floor: float | Floor = FLOOR) -> Verdict:
@@ -78,7 +106,7 @@ def judge(ratio: Ratio | None, floor: float | Floor = FLOOR) -> Verdict:
     The interval is taken as it is, at the ratio's own level.
     """
     if isinstance(floor, Floor):
-        if floor.failed:
+        if floor.withholds:
             return "cannot tell"
         floor = floor.value
     if ratio is None:
@@ -100,8 +128,8 @@ class Judgement:
 
     "refuted" means that the contrary was shown, and not that nothing was; "no data" that there is
     no ratio. One block has no interval, so that everything is "inconclusive", as is everything
-    whose A/A pair failed. Raises `ValueError` for a margin that is not above 0, and for an alpha
-    that is not between 0 and 0.5.
+    whose A/A pair failed or lacks. Raises `ValueError` for a margin that is not above 0, and for an
+    alpha that is not between 0 and 0.5.
     """
 
     ratio: Ratio | None
@@ -186,13 +214,26 @@ class Judgement:
     def _answer(self, *, holds: bool, refuted: bool) -> Answer:
         if self.ratio is None:
             return "no data"
-        if self.floor.failed:
+        if self.floor.withholds:
             return "inconclusive"
         return "holds" if holds else "refuted" if refuted else "inconclusive"
 
 
 #: Stands for a ratio that there is not: no comparison with it is true.
 _NOTHING = Ratio(ratio=math.nan, low=math.nan, high=math.nan, blocks=0)
+
+
+def finding(ratio: Ratio | None, floor: Floor = UNMEASURED, margin: float = MARGIN) -> Finding:
+    """The verdict on a ratio, and "equivalent" where there is none but it is within the margin.
+
+    At the ratio's own level, as `judge`.
+    """
+    if ratio is None:
+        return "cannot tell"
+    found = Judgement(ratio=ratio, floor=floor, margin=margin, alpha=1 - ratio.confidence)
+    if found.verdict == "cannot tell" and found.equivalent == "holds":
+        return "equivalent"
+    return found.verdict
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -241,5 +282,4 @@ def settled(
         return False
     if ratio.high <= ratio.low * (1 + precision) ** 2:
         return True
-    found = Judgement(ratio=ratio, floor=floor, margin=margin, alpha=1 - ratio.confidence)
-    return found.verdict != "cannot tell" or found.equivalent == "holds"
+    return finding(ratio, floor, margin) != "cannot tell"

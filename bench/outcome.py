@@ -1,0 +1,104 @@
+"""What becomes of a job while it is measured, and what a worker is asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.launch import ServerDied, Team, WorkerDied, WorkerHung
+from bench.record import Job, Record, Status
+
+#: Limit of a request that builds: compiling an unrolled network may take minutes.
+PREPARE_LIMIT_S = 600.0
+
+#: A worker of a block: whose team it is of, its backend, and whether it is the second one of it.
+Seat = tuple[int, str, bool]
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What is known of a job while its block runs."""
+
+    job: Job
+    side: int = 0
+    status: Status | None = None
+    reason: str = ""
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    inner: int = 1
+    values: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    worker: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seat(self) -> Seat:
+        return self.side, self.job.backend, self.job.has_second_worker
+
+    @property
+    def arm(self) -> str:
+        """What it is called in this block."""
+        return f"{self.job.arm}@{self.side}" if self.side else self.job.arm
+
+    def begin(self) -> None:
+        """Forget an attempt that another arm spoilt."""
+        self.status, self.samples, self.worker = None, {}, {}
+
+    def fail(self, error: WorkerDied | WorkerHung) -> None:
+        self.status = Status.TIMEOUT if isinstance(error, WorkerHung) else Status.CRASHED
+        self.reason = str(error)
+
+    def take(self, reply: Mapping[str, Any]) -> None:
+        self.status = Status(reply["status"])
+        self.reason = reply["reason"]
+        self.values = reply.get("values", self.values)
+        self.errors = reply.get("errors", self.errors)
+
+    def record(self, block: int) -> Record:
+        if self.status is None:
+            raise RuntimeError(f"{self.arm} was left without an outcome")
+        return Record(
+            job=self.job,
+            block=block,
+            status=self.status,
+            reason=self.reason,
+            samples=self.samples if self.status == Status.OK else {},
+            inner=self.inner,
+            values=self.values,
+            errors=self.errors,
+            worker=self.worker,
+        )
+
+
+def request(op: str, job: Job, expected: Path, arm: str | None = None) -> dict[str, Any]:
+    """The message that asks a worker for something of a job."""
+    return {
+        "op": op,
+        "arm": arm or job.arm,
+        "implementation": job.implementation,
+        "case": asdict(job.case),
+        "mode": job.mode,
+        "expected": str(expected),
+    }
+
+
+def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
+    """A cold or a memory job, in a fresh worker of its own."""
+    outcome = Outcome(job=job)
+    try:
+        try:
+            _alone(team, outcome, expected)
+        except ServerDied:
+            _alone(team, outcome, expected)  # no fault of the job's
+    except (WorkerDied, WorkerHung) as error:
+        outcome.fail(error)
+    return outcome.record(block)
+
+
+def _alone(team: Team, outcome: Outcome, expected: Path) -> None:
+    job = outcome.job
+    with team.worker(job.backend, fresh_cache=True) as worker:
+        outcome.worker = {"pid": worker.pid}
+        reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
+        outcome.take(reply)
+        outcome.samples = reply.get("samples", {})
