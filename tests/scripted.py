@@ -29,6 +29,7 @@ from backends.api import (
 )
 from tests.scripted_runners import (
     Allocates,
+    Alone,
     CarriesOn,
     Grows,
     HangsInExit,
@@ -217,6 +218,9 @@ _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "fine-too": Scripted,
     "slow": Slow,
     "allocates": Allocates,
+    "segv-alone": lambda case: Alone(case, _SEGV),
+    "hangs-alone": lambda case: Alone(case, hang),
+    "raises-alone": lambda case: Alone(case, _raise_error),
     "grows": Grows,
     **{fault.name: fault.script for fault in FAULTS},
 }
@@ -256,7 +260,9 @@ INFO = BackendInfo(
     environment=environment,
     preload=("numpy",),
     strategies=tuple(
-        Strategy(name=name, kind="static" if name == "fine-too" else "dynamic", title=name)
+        Strategy(name=name, kind="static", title=name, against="fine")
+        if name == "fine-too"
+        else Strategy(name=name, kind="dynamic", title=name)
         for name in _SCRIPTS
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import os
 import sys
 import threading
@@ -107,6 +108,15 @@ class InTurn(Scripted):
         if self.calls and not gc.isenabled():
             self._act()
         return super().forward()
+
+
+class Alone(InTurn):
+    """Right in turns, too; misbehaves when it is timed by itself."""
+
+    def forward(self) -> Output:
+        if any(frame.function == "alone" for frame in inspect.stack(context=0)):
+            return super().forward()
+        return Scripted.forward(self)
 
 
 class Memoises(Scripted):

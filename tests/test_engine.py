@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench import stats
+from bench import block, stats
+from bench.block import balanced
 from bench.launch import Start, Worker
 from bench.record import Status
+from bench.report import build
 from bench.run import elsewhere
 from tests.scripted_runs import execute, of, sweep
 
@@ -99,21 +105,79 @@ def test_the_parent_stays_off_the_measured_cpus_and_comes_back(
     assert asked[1] == asked[3] == {0, 1, 5}
 
 
-def test_every_arm_comes_to_stand_at_an_end_of_the_palindromes(
+@given(n=st.integers(1, 12), row=st.integers(0, 1 << 16))
+def test_a_design_is_balanced_in_places_and_in_neighbours(n: int, row: int) -> None:
+    """What follows itself, or a certain neighbour, is faster or slower for it."""
+    rows = [balanced(n, row + number) for number in range(n)]
+    for place in range(n):
+        assert sorted(each[place] for each in rows) == list(range(n))
+    there_and_back = [order for each in rows for order in (each, each[::-1])]
+    follows = Counter(pair for order in there_and_back for pair in itertools.pairwise(order))
+    assert set(follows.values()) <= {2}
+    assert len(follows) == n * (n - 1)
+
+
+def test_the_turns_of_two_workers_with_the_same_arms_are_in_the_same_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What follows itself is faster: none may do so more often than the others."""
-    orders: list[list[str]] = []
+    """And every arm comes to stand at an end as often as the others."""
+    orders: dict[int, list[list[str]]] = defaultdict(list)
     ask = Worker.request
 
     def watched(self: Worker, message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
         if message["op"] == "turn" and len(message["order"]) > 1:
-            orders.append(list(message["order"]))
+            orders[self.pid].append(list(message["order"]))
         return ask(self, message, limit_s=limit_s)
 
     monkeypatch.setattr(Worker, "request", watched)
     execute(tmp_path, sweep("fine", "fine-too", blocks=1, steady_s=0.1))
-    firsts = [order[0] for order in orders]
+    first, second = orders.values()
+    assert {arm for order in second for arm in order} == {
+        "scripted/fine#2",
+        "scripted/fine-too#2",
+        "scripted/fine#3",
+    }
+    names = {"fine#2": "fine", "fine-too#2": "fine-too", "fine#3": "fine#1"}
+    like_first = [[f"scripted/{names[arm.split('/')[1]]}" for arm in order] for order in second]
+    assert sorted(like_first) == sorted(first)
+    firsts = [order[0] for order in first]
     assert len(firsts) >= 6
-    counts = [firsts.count(arm) for arm in orders[0]]
+    counts = [firsts.count(arm) for arm in first[0]]
     assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("how", ["segv", "hangs", "raises"])
+def test_what_breaks_when_it_is_timed_alone_costs_those_samples_only(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block, "TURN_LIMIT_S", 2.0)
+    result = execute(tmp_path, sweep("fine", f"{how}-alone"))
+    steady = [record for record in result.records if record.job.measure == "steady"]
+    assert {record.status for record in steady} == {Status.OK}
+    assert all(len(record.samples["steady"]) >= 8 for record in steady)
+    broken = of(result, f"{how}-alone", "steady")[0]
+    assert "failed by itself, after the turns" in broken.worker["alone"]
+    together = [r for r in steady if r.worker["pid"] == broken.worker["pid"]]
+    assert len(together) > 1
+    assert all("alone" not in record.samples for record in together)
+    warnings = build([result]).runs[0].warnings
+    assert any(f"scripted/{how}-alone T=3 forward: failed by itself" in text for text in warnings)
+
+
+def test_the_limit_of_a_turn_grows_with_what_its_calls_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block, "TURN_LIMIT_S", 1.0)
+    limits: dict[str, list[float]] = defaultdict(list)
+    ask = Worker.request
+
+    def watched(self: Worker, message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
+        limits[message["op"]].append(limit_s)
+        return ask(self, message, limit_s=limit_s)
+
+    monkeypatch.setattr(Worker, "request", watched)
+    execute(tmp_path, sweep("slow", blocks=1))
+    # An arm and its twin of 10 ms a call or more; a turn has 5 samples of each, alone 10 or more.
+    slow = 10 * 2 * 0.01
+    assert max(limits["turn"]) > 1 + 5 * slow
+    assert max(limits["alone"]) > 1 + 10 * slow

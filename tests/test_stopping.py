@@ -14,10 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import run
+from bench import engine, run
 from bench.errors import UsageError
-from bench.record import MEASURES, Run, Status, Store, read_run
+from bench.record import MEASURES, Record, Run, Status, Store, read_run
 from bench.report.evidence import groups_of
+from bench.sweep import Setting
 from tests.scripted_runs import PRESET, Acting, execute, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
@@ -96,9 +97,37 @@ def test_a_budget_ends_a_run_between_jobs(tmp_path: Path) -> None:
 
 def test_what_has_a_precision_already_gets_no_more_blocks(tmp_path: Path) -> None:
     """Of two looks at the same sweep only the impatient one goes on."""
-    plan = sweep("fine", "fine-too", precision=0.999, cold_blocks=1)
+    plan = sweep("fine", "fine-too", blocks=5, precision=0.999, cold_blocks=1)
     settled = execute(tmp_path, plan)
     whole(settled)
+
+
+def test_a_look_of_a_resumed_run_sees_what_it_would_have_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more: what its own blocks say already must not decide whether they are completed."""
+    seen: list[int] = []
+
+    def watched(records: list[Record], precision: float) -> list[Setting]:
+        seen.append(max(record.block for record in records))
+        assert precision == 0.001
+        return list({(record.job.case, record.job.mode): None for record in records})
+
+    monkeypatch.setattr(engine, "unsettled", watched)
+    stop = Acting(lambda: os.kill(os.getpid(), signal.SIGINT), measure="steady", after=34)
+    plan = sweep("fine", "fine-too", precision=0.001)
+    part = execute(tmp_path, plan, progress=stop)
+    assert part.manifest["status"] == "interrupted"
+    assert 2 <= max(record.block for record in part.records) < 7
+    before, seen[:] = list(seen), []
+    result = run.resume(tmp_path / "run", progress=run.Silent())
+    assert before == [1, 3][: len(before)]
+    assert seen == [1, 3]
+    steady = [record for record in result.records if record.job.measure == "steady"]
+    jobs = plan.jobs("steady")
+    assert sorted((record.job.arm, record.block) for record in steady) == sorted(
+        (job.arm, block) for job in jobs for block in range(8)
+    )
 
 
 def test_a_run_that_lost_its_tail_is_completed(tmp_path: Path) -> None:
