@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from backends.api import Case, Mode
 from bench import stats
 from bench.measure import clock
-from bench.record import OTHER_WORKER, SAME_WORKER, Job, Record
+from bench.record import OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Record
 from bench.sweep import Sampling
 from benchmarks import instrument
 from benchmarks.instrument import Share
@@ -68,9 +68,9 @@ def rounds(pairs: int, implementations: int) -> Iterator[Sequence[Setting]]:
 
 
 def jobs_of(setting: Setting, implementations: Sequence[str], *, across: bool) -> list[Job]:
-    """Each implementation, its twin beside it, and perhaps its twin in a second worker."""
+    """Each implementation, its twin beside it, and perhaps the same two in a second worker."""
     shape, mode = setting
-    replicas = (0, SAME_WORKER, OTHER_WORKER) if across else (0, SAME_WORKER)
+    replicas = (0, SAME_WORKER, *((OTHER_WORKER, TWIN_IN_OTHER) if across else ()))
     return [
         Job(
             implementation=name,
@@ -87,13 +87,14 @@ def jobs_of(setting: Setting, implementations: Sequence[str], *, across: bool) -
 def pair_rows(setting: Setting, jobs: Sequence[Job], records: Sequence[Record]) -> list[Any]:
     """A row for each twin: where it ran, and what it took over what the first one took."""
     rows = []
-    for twin in (job for job in jobs if job.replica):
+    # What is beside the twin in the second worker is there for its sake.
+    for twin in (job for job in jobs if job.replica in (SAME_WORKER, OTHER_WORKER)):
         row = {
             "implementation": twin.implementation,
             "framework": twin.backend,
             "mode": twin.mode,
             "shape": setting[0],
-            "workers": 2 if twin.replica == OTHER_WORKER else 1,
+            "workers": 2 if twin.has_second_worker else 1,
             **instrument.compared(records, twin, twin.original),
         }
         if row["failure"] is None:

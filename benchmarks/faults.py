@@ -1,6 +1,6 @@
 """Every fault in a real run of its own: what its user sees, what is lost, what is left behind.
 
-    python benchmarks/faults.py [NAME ...]
+    python benchmarks/faults.py [NAME ...] [--out FILE]
 
 Each run has two arms that behave beside the one that does not, or something is done to the run from
 outside. Goals: each planned job has exactly one record, what behaves ends ok, and no process is
@@ -9,14 +9,13 @@ left. Exit status 1 where one is missed, or where a fault ends otherwise than it
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,7 +241,9 @@ SCENARIOS = (
 @contextmanager
 def quickly() -> Iterator[None]:
     """Within the body nothing waits longer than a scripted run can need."""
-    with patch.multiple(block, **LIMITS_S[block]), patch.multiple(launch, **LIMITS_S[launch]):
+    with ExitStack() as stack:
+        for module, limits in LIMITS_S.items():
+            stack.enter_context(patch.multiple(module, **limits))
         yield
 
 
@@ -277,11 +278,10 @@ def attempt(scenario: Scenario) -> tuple[dict[str, object], bool]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = instrument.options(__doc__, "faults")
     parser.add_argument("names", nargs="*", metavar="NAME", help="faults; all without any")
-    names = parser.parse_args().names
+    arguments = parser.parse_args()
+    names = arguments.names
     known = [scenario.name for scenario in SCENARIOS]
     for name in names:
         choose("fault", name, known)
@@ -292,6 +292,7 @@ def main() -> None:
         rows.append(row)
         good &= met
         print(f"{len(rows)} of {len(chosen)}: {scenario.name}", file=sys.stderr, flush=True)
+    instrument.write(arguments.out, settings={}, rows=rows)
     instrument.print_table(rows)
     sys.exit(0 if good else 1)
 

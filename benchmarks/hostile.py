@@ -1,4 +1,4 @@
-"""Hostile input by the thousand: `python benchmarks/hostile.py [--inputs 10000] [--seed 0]`.
+"""Hostile input by the thousand: `python benchmarks/hostile.py [--inputs 10000] [--seed 0] [--out F]`.
 
 Presets, command lines of a dry run, and run folders to report, each mutated from valid ones. Every
 one must end in a normal result, or in one line with exit status 2 and nothing written: never in a
@@ -31,6 +31,7 @@ from backends import BACKENDS
 from bench import cli, run
 from bench.measure import clock
 from bench.options import OK, USAGE
+from benchmarks import instrument
 from benchmarks.hostile_inputs import KINDS, Kind
 
 #: Seconds after which an input hangs; the slowest takes one or two.
@@ -162,13 +163,23 @@ def attack(kind: Kind, *, inputs: int, start: int) -> Tally:
 @click.command(help=__doc__)
 @click.option("--inputs", default=10_000, show_default=True, help="Of all kinds together.")
 @click.option("--seed", "start", default=0, show_default=True, help="Other inputs.")
-def main(inputs: int, start: int) -> None:
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=instrument.RESULTS / "hostile.json",
+    show_default=True,
+)
+def main(inputs: int, start: int, out: Path) -> None:
     table = Table("kind", "inputs", "ok", "refused", "tracebacks", "hangs", "untidy", "seconds")
     tallies = {kind.name: attack(kind, inputs=inputs // len(KINDS), start=start) for kind in KINDS}
     for name, tally in tallies.items():
         ends = (tally.ends[word] for word in ("ok", "refused", "traceback", "hang", "untidy"))
         table.add_row(name, str(tally.ends.total()), *map(str, ends), f"{tally.seconds:.0f}")
     Console(width=100).print(table)
+    rows = [
+        {"kind": name, **tally.ends, "seconds": tally.seconds} for name, tally in tallies.items()
+    ]
+    instrument.write(out, settings={"inputs": inputs, "seed": start}, rows=rows)
     details = [detail for tally in tallies.values() for detail in tally.details.values()]
     for detail in details:
         print(f"\n{detail}", file=sys.stderr)

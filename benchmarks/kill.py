@@ -1,6 +1,7 @@
 """A run is killed at random moments and resumed until it is whole: what that costs.
 
     python benchmarks/kill.py [--kills 50] [--backend scripted] [--strategy A,B] [--seed 0]
+                              [--out FILE]
 
 `python -m bench run` gets SIGKILL at a moment that is drawn evenly over the length of a run that
 nobody kills, and is resumed, and killed again; when it is whole, the next run starts. Goals: what
@@ -10,7 +11,6 @@ planned job has one; no process outlives a kill. Exit status 1 where one is miss
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shutil
@@ -204,15 +204,15 @@ def killed(kills: int, *, backend: str, strategy: str, seed: int) -> Toll:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = instrument.options(__doc__, "kill")
     parser.add_argument("--kills", type=instrument.count, default=50)
     parser.add_argument("--backend", default="scripted", metavar="A,B,...")
     parser.add_argument("--strategy", default="fine,fine-too", metavar="A,B,...")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     toll = killed(given.kills, backend=given.backend, strategy=given.strategy, seed=given.seed)
+    settings = {name: value for name, value in vars(given).items() if name != "out"}
+    instrument.write(given.out, settings=settings, rows=toll.rows())
     instrument.print_table(toll.rows())
     sys.exit(0 if toll.is_good() else 1)
 
