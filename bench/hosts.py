@@ -8,7 +8,10 @@ from typing import Any
 from bench.record import mapping_in
 
 #: What makes a host another one. Its name does not: a runner has another one every time.
-_HOST = ("cpu", "cores", "memory_bytes", "system", "machine", "virtual")
+_HOST = (
+    *("cpu", "cpu_model", "vectors", "caches"),
+    *("cores", "memory_bytes", "system", "machine", "virtual"),
+)
 
 #: What makes a run another way of measuring.
 _SETTINGS = ("threads", "start")

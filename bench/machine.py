@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -45,36 +46,54 @@ def pressure() -> dict[str, float]:
     return result
 
 
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def describe() -> dict[str, Any]:
-    """The host: CPU, memory, kernel, interpreter."""
+    """The host: CPU, memory, kernel, interpreter.
+
+    A hypervisor may call every CPU of a maker by one name: family, model and stepping tell them
+    apart, as do the vector instructions that libraries choose their kernels by, and the caches.
+    """
+    cpu = _cpu()
+    flags = set(cpu.get("flags", cpu.get("Features", "")).split())
     return {
         "hostname": platform.node(),
-        "cpu": _cpu_model(),
+        "cpu": cpu.get("model name") or platform.processor(),
+        "cpu_model": "/".join(cpu.get(name, "") for name in ("cpu family", "model", "stepping")),
+        "vectors": sorted(flag for flag in flags if flag.startswith(_VECTORS)),
+        "caches": _caches(),
         "cores": psutil.cpu_count(logical=True),
         "cpus_available": available_cpus(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "virtual": "hypervisor" in _cpu_flags(),
+        "virtual": "hypervisor" in flags,
     }
 
 
-def _cpu_flags() -> set[str]:
+#: How the names of vector instructions begin, on x86 and on ARM.
+_VECTORS = ("avx", "amx", "fma", "asimd", "sve", "bf16", "i8mm")
+
+
+def _cpu(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """What the kernel says of the first CPU; {} where it says nothing."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = path.read_text(errors="replace").strip().partition("\n\n")[0]
     except OSError:
-        return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+        return {}
+    fields = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in fields}
+
+
+def _caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, str]:
+    """Sizes of a CPU's caches: `{"L1 Data": "32K", "L2 Unified": "1024K"}`."""
+    found = {}
+    for index in sorted(folder.glob("index*")):
+        with suppress(OSError):
+            level, kind, size = (
+                (index / name).read_text().strip() for name in ("level", "type", "size")
+            )
+            found[f"L{level} {kind}"] = size
+    return found
 
 
 def commit() -> str | None:

@@ -16,7 +16,10 @@ from bench.record import Run, mapping_in
 from bench.sweep import Sweep
 
 #: The parts of a manifest's `host` that make two hosts one.
-_HOST = ("hostname", "cpu", "cores", "memory_bytes", "system", "machine", "python")
+_HOST = (
+    *("hostname", "cpu", "cpu_model", "vectors", "caches"),
+    *("cores", "memory_bytes", "system", "machine", "python"),
+)
 
 #: The other parts of a manifest that must be the same.
 _SETTINGS = ("versions", "threads", "start", "environment", "inherited", "commit")

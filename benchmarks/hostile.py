@@ -1,4 +1,4 @@
-"""Hostile input by the thousand: `python benchmarks/hostile.py [--inputs 10000] [--seed 0] [--out F]`.
+"""Hostile input by the thousand: `python benchmarks/hostile.py [--inputs N] [--seed 0] [--out F]`.
 
 Presets, command lines of a dry run, and run folders to report, each mutated from valid ones. Every
 one must end in a normal result, or in one line with exit status 2 and nothing written: never in a

@@ -76,13 +76,25 @@ def _host(host: Mapping[str, Any]) -> str:
     memory = host.get("memory_bytes")
     parts = [
         _text(host.get("hostname")),
-        f"{_text(host.get('cpu'))}, {_text(host.get('cores'))} cores",
+        f"{_cpu(host)}, {_text(host.get('cores'))} cores",
         f"{memory / 1e9:.0f} GB" if isinstance(memory, int | float) and 0 <= memory < 1e18 else "",
         str(host.get("system", "")),
         f"Python {_text(host.get('python'))}",
         "a virtual machine" if host.get("virtual") else "",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _cpu(host: Mapping[str, Any]) -> str:
+    """Its name; a model that a generic name does not tell, and the widest vectors that it has."""
+    told = [_text(host.get("cpu"))]
+    model, vectors = host.get("cpu_model"), host.get("vectors")
+    if isinstance(model, str) and model.strip("/"):
+        told.append(f"family/model/stepping {model}")
+    if isinstance(vectors, list) and vectors:
+        widest = [str(v) for v in vectors if v in ("avx2", "avx512f", "amx_tile", "sve", "asimd")]
+        told.append(" ".join(widest))
+    return ", ".join(text for text in told if text)
 
 
 def _backends(backends: Mapping[str, Any]) -> str:
