@@ -10,6 +10,12 @@ from contextlib import suppress
 
 import psutil
 
+#: The variable that marks a process that was started, and by inheritance all that it starts.
+MARK = "RNN_BENCH_STARTED"
+
+#: What is killed ends at once, unless the kernel is busy for it: then nothing helps but time.
+_KILL_LIMIT_S = 5.0
+
 _PAUSE_S = 0.01
 _PR_SET_PDEATHSIG = 1
 
@@ -51,3 +57,29 @@ def kill_group(pid: int) -> None:
     """
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def kill_marked(mark: str) -> None:
+    """Kill what has this value of `MARK` in its environment, whatever group or session it is in.
+
+    A mark is given to one process only, so that nobody else's are found. What has emptied its
+    environment is not found either.
+    """
+    end_s = time.monotonic() + _KILL_LIMIT_S
+    # Again until none is there: what is killed may have started another one just before.
+    while (found := _marked(mark)) and time.monotonic() < end_s:
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(_PAUSE_S)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """The processes with this mark; one that waits to be reaped has no environment any more."""
+    found = []
+    for process in psutil.process_iter():
+        # Of others' processes, and of those that end meanwhile, nothing is known.
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                found.append(process)
+    return found

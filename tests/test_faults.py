@@ -30,10 +30,10 @@ pytestmark = [pytest.mark.usefixtures("scripted_backend"), pytest.mark.xdist_gro
 #: Of the faults, what a worker without a fork server may take differently.
 SPAWNED = frozenset(
     {"raises", "segv", "exits-0", "segv-in-turn", "hangs", "hangs-in-exit", "closes-channel"}
-    | {"leaves-child", "child-and-exit", "fork-and-exit"}
+    | {"leaves-child", "leaves-session", "child-and-exit", "session-and-exit", "fork-and-exit"}
 )
 CHOSEN: dict[Start, list[Fault]] = {
-    # What leaves a session behind needs a server that is there to end it.
+    # Without its server everybody begins again: see test_launch_faults.py.
     "fork": [fault for fault in FAULTS if fault.name != "kills-server"],
     "spawn": [fault for fault in FAULTS if fault.name in SPAWNED],
 }

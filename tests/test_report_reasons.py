@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,13 +30,9 @@ def raised(error: Exception, depth: int = 0) -> str:
 
 
 def chained() -> str:
-    try:
-        try:
-            raise KeyError("first")
-        except KeyError as error:
-            raise ValueError("second\nwith a line of its own") from error
-    except ValueError as error:
-        return "".join(traceback.format_exception(error))
+    second = ValueError("second\nwith a line of its own")
+    second.__cause__ = KeyError("first")
+    return raised(second)
 
 
 def reported(reason: str) -> Report:
