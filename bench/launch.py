@@ -25,6 +25,7 @@ from typing import IO, Any, Literal, Protocol, Self
 
 from backends import BACKENDS
 from bench.ending import MARK, exit_text, has_ended, kill_group, kill_marked
+from bench.worker_log import shorten
 
 Start = Literal["fork", "spawn"]
 
@@ -316,6 +317,7 @@ class Team:
         """`python` is the interpreter of the environment that has the frameworks."""
         self.scratch = scratch
         self._start = start
+        self._log_path = log
         self._log = log.open("ab")
         self._setup = _Setup(backend="", threads=threads, cpus=cpus, log=self._log, python=python)
         self._fresh_folders = 0
@@ -353,6 +355,7 @@ class Team:
         """
         if backend in self._failed:
             raise self._failed[backend]
+        shorten(self._log_path)
         environment: dict[str, str] = {}
         variable = BACKENDS[backend].compile_cache
         if variable is not None:
@@ -377,6 +380,7 @@ class Team:
     def close(self) -> None:
         """End all that was started; what one source's end raises keeps no other from it."""
         with ExitStack() as stack:
+            stack.callback(shorten, self._log_path)
             stack.callback(self._log.close)
             for source in self.sources.values():
                 stack.callback(source.close)

@@ -21,6 +21,7 @@ from bench.launch import Start
 from bench.looks import unsettled
 from bench.record import Record, Run, Status
 from bench.worker import LONGEST_REASON
+from bench.worker_log import LARGEST_BYTES
 from tests import scripted, synthetic
 from tests.scripted import FAULTS, Fault
 from tests.scripted_runs import execute, left_behind, missing, of, registered, sweep
@@ -116,9 +117,13 @@ def test_a_large_answer_is_whole(together: Callable[[Start], Survived]) -> None:
     assert len(record.values) == 20_000
 
 
-def test_noise_reaches_the_log_only(together: Callable[[Start], Survived]) -> None:
+def test_noise_reaches_the_log_only_and_leaves_it_a_size(
+    together: Callable[[Start], Survived],
+) -> None:
     log = (together("fork").result.folder / "workers.log").read_bytes()
-    assert log.count(b"noise") >= 2 * 200_000
+    assert log.count(b"noise") >= 200_000
+    assert log.count(b" bytes cut here]\n") == 1
+    assert len(log) <= LARGEST_BYTES
 
 
 def test_wrong_gradients_are_wrong_output(tmp_path: Path) -> None:
