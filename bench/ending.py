@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -76,10 +77,14 @@ def kill_marked(mark: str) -> None:
 
 def _marked(mark: str) -> list[psutil.Process]:
     """The processes with this mark; one that waits to be reaped has no environment any more."""
+    wanted = f"{MARK}={mark}".encode()
     found = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         # Of others' processes, and of those that end meanwhile, nothing is known.
-        with suppress(psutil.Error):
-            if process.environ().get(MARK) == mark:
-                found.append(process)
+        with suppress(OSError, psutil.Error):
+            # There may be thousands. psutil, which tells an id that was given anew, is for ours.
+            if wanted in Path("/proc", str(pid), "environ").read_bytes():
+                process = psutil.Process(pid)
+                if process.environ().get(MARK) == mark:
+                    found.append(process)
     return found
