@@ -7,8 +7,15 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
+
+#: The variable that marks a process that was started, and by inheritance all that it starts.
+MARK = "RNN_BENCH_STARTED"
+
+#: What is killed ends at once, unless the kernel is busy for it: then nothing helps but time.
+_KILL_LIMIT_S = 5.0
 
 _PAUSE_S = 0.01
 _PR_SET_PDEATHSIG = 1
@@ -51,3 +58,33 @@ def kill_group(pid: int) -> None:
     """
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def kill_marked(mark: str) -> None:
+    """Kill what has this value of `MARK` in its environment, whatever group or session it is in.
+
+    A mark is given to one process only, so that nobody else's are found. What has emptied its
+    environment is not found either.
+    """
+    end_s = time.monotonic() + _KILL_LIMIT_S
+    # Again until none is there: what is killed may have started another one just before.
+    while (found := _marked(mark)) and time.monotonic() < end_s:
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(_PAUSE_S)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """The processes with this mark; one that waits to be reaped has no environment any more."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for pid in psutil.pids():
+        # Of others' processes, and of those that end meanwhile, nothing is known.
+        with suppress(OSError, psutil.Error):
+            # There may be thousands. psutil, which tells an id that was given anew, is for ours.
+            if wanted in Path("/proc", str(pid), "environ").read_bytes():
+                process = psutil.Process(pid)
+                if process.environ().get(MARK) == mark:
+                    found.append(process)
+    return found

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import durable
 from bench.errors import UsageError
 from bench.naming import job_name
 from bench.record import TO_FIRST, Job, Run
@@ -108,13 +109,17 @@ def export(run: Run, path: Path) -> Path:
         raise UsageError(f"file {path}: {path.parent} is no folder that can be written to")
     if path.is_dir():
         raise UsageError(f"file {path}: is a folder")
-    # Beside the file, so that it can take its place in one step.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as scratch:
+    # Where the system keeps what may be lost: a folder that is left by a kill is no part of a run.
+    with tempfile.TemporaryDirectory(prefix="rnn-bench-") as scratch:
         written = Path(scratch, "benchmark.json")
         output = _replay(run.folder, written, Path(scratch))
         if _times(written) != expected:
             raise RuntimeError(f"pytest-benchmark did not write what was replayed:\n{output}")
-        written.replace(path)
+        text = written.read_text()
+    try:
+        durable.replace(path, text)
+    except OSError as error:
+        raise UsageError(f"file {path}: cannot be written ({error.strerror})") from error
     return path
 
 

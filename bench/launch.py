@@ -3,7 +3,8 @@
 A `Team` holds one source of workers for each backend: a server that has imported the framework and
 forks (`fork`), or fresh interpreters (`spawn`). Environment variables, CPUs and thread counts are
 set before the framework is imported. A worker that dies or does not answer in time raises, with
-what is known; nothing here retries.
+what is known; nothing here retries. What was asked and not answered, because Ctrl-C came between,
+ends who was asked: the answer would be taken for that to the next question.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import socket
 import struct
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, Self
 
 from backends import BACKENDS
-from bench.ending import exit_text, has_ended, kill_group
+from bench.ending import MARK, exit_text, has_ended, kill_group, kill_marked
+from bench.worker_log import shorten
 
 Start = Literal["fork", "spawn"]
 
@@ -58,13 +61,13 @@ class _Source(Protocol):
         """Start a worker that owns a copy of the descriptor; returns its process id."""
 
     def wait(self, pid: int) -> int | None:
-        """Block until the worker has ended; its exit code, negative for a signal.
+        """Block until a worker that was killed has ended; its exit code, negative for a signal.
 
         None where the source itself is gone, and its workers with it.
         """
 
     def close(self) -> None:
-        """End the source."""
+        """End the source and all that it has started. A second time does nothing."""
 
 
 class Worker:
@@ -80,7 +83,7 @@ class Worker:
             except OSError as error:
                 ours.close()
                 raise WorkerDied(f"no worker could be started ({error})") from error
-            except (WorkerDied, WorkerHung):
+            except BaseException:
                 ours.close()
                 raise
         limit = struct.pack("ll", int(REPLY_LIMIT_S), 0)
@@ -92,8 +95,18 @@ class Worker:
         """Send a request and wait for its reply.
 
         Raises `WorkerDied` when the process ends or breaks off without one, `ServerDied` when that
-        was its server's end, `WorkerHung` after `limit_s`.
+        was its server's end, `WorkerHung` after `limit_s`. Whatever is raised, the worker is gone.
         """
+        if self._ended:
+            raise WorkerDied(f"worker ended before {message['op']!r}")
+        try:
+            return self._exchange(message, limit_s)
+        except BaseException:
+            if not self._ended:
+                self._reap()
+            raise
+
+    def _exchange(self, message: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         op = message["op"]
         try:
             self._channel.send_bytes(json.dumps(message).encode())
@@ -123,20 +136,51 @@ class Worker:
 
     def close(self) -> None:
         """Tell the worker to end, and reap it; one that stays is killed."""
-        if not self._ended:
+        try:
+            if not self._ended:
+                self._end()
+        finally:
+            self._channel.close()
+
+    def _end(self) -> None:
+        try:
             with suppress(OSError, EOFError):
                 self._channel.send_bytes(json.dumps({"op": "close"}).encode())
                 if self._channel.poll(EXIT_LIMIT_S):
                     self._channel.recv_bytes()  # end of file: it has closed its side
+        finally:
             # What hangs in its exit, or was left by it, has had its time.
             self._reap()
-        self._channel.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Process:
+    """A process that was started, and what it starts: all that has its mark."""
+
+    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._mark = mark
+        self._code: int | None = None
+
+    def end(self) -> int:
+        """Kill what is left of it; its exit code, negative for a signal.
+
+        A second time does nothing; one that was interrupted is completed.
+        """
+        if self._code is None:
+            if self._process.returncode is None:
+                kill_group(self.pid)
+            code = self._process.wait()
+            # A session of its own is out of the group's reach, and so are a server's workers.
+            kill_marked(self._mark)
+            self._code = code
+        return self._code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +195,10 @@ class _Setup:
 
     def start(
         self, descriptor: int, *flags: str, environment: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    ) -> _Process:
         """Start a process that owns a copy of the descriptor, in a process group of its own."""
-        return subprocess.Popen(
+        mark = uuid.uuid4().hex
+        process = subprocess.Popen(
             [
                 *(self.python, "-m", "bench.serve", "--backend", self.backend),
                 *("--threads", str(self.threads), "--cpus", ",".join(map(str, self.cpus))),
@@ -163,6 +208,7 @@ class _Setup:
                 **os.environ,
                 **BACKENDS[self.backend].environment(self.threads),
                 **(environment or {}),
+                MARK: mark,
             },
             pass_fds=[descriptor],
             process_group=0,
@@ -170,6 +216,7 @@ class _Setup:
             stdout=self.log,
             stderr=self.log,
         )
+        return _Process(process, mark)
 
 
 class _Spawner:
@@ -177,7 +224,7 @@ class _Spawner:
 
     def __init__(self, setup: _Setup) -> None:
         self._setup = setup
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._processes: dict[int, _Process] = {}
 
     def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
         process = self._setup.start(descriptor, environment=environment)
@@ -185,13 +232,13 @@ class _Spawner:
         return process.pid
 
     def wait(self, pid: int) -> int:
-        return self._processes.pop(pid).wait()
+        code = self._processes[pid].end()
+        del self._processes[pid]
+        return code
 
     def close(self) -> None:
-        for process in self._processes.values():
-            kill_group(process.pid)
-            process.wait()
-        self._processes.clear()
+        for pid in list(self._processes):
+            self.wait(pid)
 
 
 class _ForkServer:
@@ -209,48 +256,48 @@ class _ForkServer:
         #: Threads that importing the framework left running; forking is safe with one only.
         try:
             self.threads = int(self._answer()["threads"])
-        except (WorkerDied, WorkerHung):
-            self._control.close()
+        except BaseException:
+            self.close()
             raise
         self._control.settimeout(FORK_LIMIT_S)
+
+    def _ask(self, request: Mapping[str, Any], *descriptors: int) -> dict[str, Any]:
+        """Ask for one thing. Where no answer was read, the server is gone, and its workers too."""
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+            return self._answer()
+        except BaseException:
+            self.close()
+            raise
 
     def _answer(self) -> dict[str, Any]:
         try:
             message = self._control.recv(1 << 16)
         except TimeoutError as error:
-            self._end()
             limit_s = self._control.gettimeout()
             raise WorkerHung(f"no answer from the fork server in {limit_s:.0f} s") from error
         except ConnectionError:
             message = b""
         if not message:
             has_ended(self._process.pid, EXIT_LIMIT_S)
-            code = self._end()
+            code = self._process.end()
             raise WorkerDied(f"fork server ended: {exit_text(code)}; see workers.log")
         answer: dict[str, Any] = json.loads(message)
         return answer
 
     def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
-        request = json.dumps({"op": "fork", "environment": dict(environment)}).encode()
-        socket.send_fds(self._control, [request], [descriptor])
-        return int(self._answer()["pid"])
+        request = {"op": "fork", "environment": dict(environment)}
+        return int(self._ask(request, descriptor)["pid"])
 
     def wait(self, pid: int) -> int | None:
         try:
-            self._control.send(json.dumps({"op": "wait", "pid": pid}).encode())
-            return int(self._answer()["code"])
+            return int(self._ask({"op": "wait", "pid": pid})["code"])
         except (OSError, WorkerDied, WorkerHung):
             return None
 
     def close(self) -> None:
         self._control.close()
-        self._end()
-
-    def _end(self) -> int:
-        """Kill the server, if it is there, and what its import started. Workers go with it."""
-        if self._process.returncode is None:
-            kill_group(self._process.pid)
-        return self._process.wait()
+        self._process.end()
 
 
 class Team:
@@ -270,6 +317,7 @@ class Team:
         """`python` is the interpreter of the environment that has the frameworks."""
         self.scratch = scratch
         self._start = start
+        self._log_path = log
         self._log = log.open("ab")
         self._setup = _Setup(backend="", threads=threads, cpus=cpus, log=self._log, python=python)
         self._fresh_folders = 0
@@ -277,12 +325,16 @@ class Team:
         #: Why a backend's workers are spawned although forking was asked for.
         self.notes: dict[str, str] = {}
         self._failed: dict[str, Exception] = {}
-        for name in names:
-            try:
-                self.sources[name] = self._source(name)
-            except (WorkerDied, WorkerHung) as error:
-                # Installed, but its import fails: its jobs say so, the others' go on.
-                self._failed[name] = error
+        try:
+            for name in names:
+                try:
+                    self.sources[name] = self._source(name)
+                except (WorkerDied, WorkerHung) as error:
+                    # Installed, but its import fails: its jobs say so, the others' go on.
+                    self._failed[name] = error
+        except BaseException:
+            self.close()
+            raise
 
     def _source(self, name: str) -> _Source:
         setup = replace(self._setup, backend=name)
@@ -303,6 +355,7 @@ class Team:
         """
         if backend in self._failed:
             raise self._failed[backend]
+        shorten(self._log_path)
         environment: dict[str, str] = {}
         variable = BACKENDS[backend].compile_cache
         if variable is not None:
@@ -316,7 +369,7 @@ class Team:
             return Worker(backend, self.sources[backend], environment)
         except (WorkerDied, WorkerHung):
             # The server was killed or is deadlocked: another one costs an import, not the run.
-            self.sources.pop(backend).close()
+            self.sources[backend].close()
             try:
                 self.sources[backend] = self._source(backend)
             except (WorkerDied, WorkerHung) as error:
@@ -324,10 +377,16 @@ class Team:
                 raise
             return Worker(backend, self.sources[backend], environment)
 
+    def close(self) -> None:
+        """End all that was started; what one source's end raises keeps no other from it."""
+        with ExitStack() as stack:
+            stack.callback(shorten, self._log_path)
+            stack.callback(self._log.close)
+            for source in self.sources.values():
+                stack.callback(source.close)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for source in self.sources.values():
-            source.close()
-        self._log.close()
+        self.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.api import CELL_NAMES, MODES, Case
-from bench import cli
+from bench import cli, durable
 from bench.errors import UsageError
 from bench.export import evidence_of, export, rounds
 from bench.naming import group_name, job_name
@@ -187,6 +189,46 @@ def test_a_file_that_cannot_be_written_is_refused(path: str, tmp_path: Path) -> 
     run = stored(tmp_path / "run", synthetic.run(small()))
     with pytest.raises(UsageError, match=str(tmp_path / path)):
         export(run, tmp_path / path)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bench import export
+from bench.record import read_run
+export._replay = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+run = read_run(Path(sys.argv[1]))
+export.export(run, run.folder / "benchmark.json")
+"""
+
+
+def test_an_export_that_is_killed_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
+    run, scratch = stored(tmp_path / "run", synthetic.run(small())), tmp_path / "scratch"
+    before = {path.name for path in run.folder.iterdir()}
+    scratch.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(run.folder)],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert {path.name for path in run.folder.iterdir()} == before
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_file_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = stored(tmp_path / "run", synthetic.run(small()))
+    path = run.folder / "benchmark.json"
+    path.write_text("earlier")
+    monkeypatch.setattr(durable.os, "fsync", full)
+    with pytest.raises(UsageError, match=r"benchmark.json: cannot be written \(No space left"):
+        export(run, path)
+    assert path.read_text() == "earlier"
+    assert not path.with_name("benchmark.json.part").exists()
 
 
 def test_without_pytest_benchmark_the_install_line_is_said(

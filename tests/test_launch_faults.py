@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 
 from bench import block, launch, run
 from bench.beacon import Beacon
+from bench.ending import MARK, kill_marked
 from bench.errors import StoreError
 from bench.launch import Start, Team, Worker, WorkerDied, WorkerHung
 from bench.record import Run, Status, read_run
@@ -25,9 +29,11 @@ from tests.scripted_runs import (
     PRESET,
     Acting,
     execute,
+    left_behind,
     limited_files,
     missing,
     of,
+    registered,
     signal_server,
     sweep,
 )
@@ -39,7 +45,7 @@ class Speaking:
     """A source of workers that run some lines of Python; `fd` is their channel."""
 
     def __init__(self, lines: str) -> None:
-        self._lines = f"import os, struct, sys, time\nfd = int(sys.argv[1])\n{lines}"
+        self._lines = f"import os, signal, struct, sys, time\nfd = int(sys.argv[1])\n{lines}"
 
     def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
         self._process = subprocess.Popen(
@@ -86,6 +92,126 @@ def test_an_answer_that_is_none_ends_the_worker_only(
         assert not psutil.pid_exists(worker.pid)
 
 
+def team_of(folder: Path, *names: str, start: Start = "fork") -> Team:
+    return Team(
+        names,
+        threads=1,
+        cpus=[min(os.sched_getaffinity(0))],
+        start=start,
+        log=folder / "log",
+        scratch=folder,
+    )
+
+
+@contextmanager
+def interrupts(number: signal.Signals) -> Iterator[None]:
+    """Within the body this signal is what the second Ctrl-C is."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@contextmanager
+def interrupted_while_it_waits(server: int) -> Iterator[None]:
+    """The body is interrupted when it has asked a server that was stopped; it answers after that.
+
+    It has a second for everything else.
+    """
+    with interrupts(signal.SIGALRM):
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    with suppress(ProcessLookupError):
+        os.kill(server, signal.SIGCONT)
+    time.sleep(0.5)
+
+
+def check_answers(team: Team) -> None:
+    """Two workers at once are who they are taken for, and end."""
+    with team.worker("scripted") as one, team.worker("scripted") as other:
+        for worker in (one, other):
+            assert worker.request({"op": "describe"}, limit_s=60.0)["pid"] == worker.pid
+
+
+def test_an_interrupt_while_a_worker_is_forked_leaves_the_next_one_its_own(tmp_path: Path) -> None:
+    with team_of(tmp_path, "scripted") as team:
+        with interrupted_while_it_waits(signal_server(signal.SIGSTOP)):
+            team.worker("scripted")
+        check_answers(team)
+
+
+def test_an_interrupt_while_a_worker_ends_leaves_the_next_one_its_own(tmp_path: Path) -> None:
+    with team_of(tmp_path, "scripted") as team:
+        worker = team.worker("scripted")
+        worker.request({"op": "describe"}, limit_s=60.0)
+        with interrupted_while_it_waits(signal_server(signal.SIGSTOP)):
+            worker.close()
+        check_answers(team)
+
+
+def test_an_interrupted_request_ends_its_worker(tmp_path: Path) -> None:
+    """It would answer the first question when it is asked the second."""
+    lines = (
+        "os.read(fd, 65536)\n"
+        "os.kill(os.getppid(), signal.SIGUSR1)\n"
+        "time.sleep(0.2)\n"
+        "os.write(fd, struct.pack('!i', 2) + b'{}')\n"
+        "time.sleep(3600)"
+    )
+    with Worker("scripted", Speaking(lines), {}) as worker:
+        with interrupts(signal.SIGUSR1), pytest.raises(KeyboardInterrupt):
+            worker.request({"op": "first"}, limit_s=20.0)
+        time.sleep(0.5)
+        with pytest.raises(WorkerDied, match="ended before 'second'"):
+            worker.request({"op": "second"}, limit_s=20.0)
+        assert not psutil.pid_exists(worker.pid)
+
+
+def test_an_interrupt_while_a_server_imports_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sleeper.py").write_text(
+        "import os, signal, time\nos.kill(os.getppid(), signal.SIGUSR1)\ntime.sleep(3600)\n"
+    )
+    with registered() as mark:
+        monkeypatch.setenv(scripted.MODULE_VARIABLE, "sleeper")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        with interrupts(signal.SIGUSR1), pytest.raises(KeyboardInterrupt) as _held:
+            team_of(tmp_path, "reference", "scripted")
+        assert left_behind(mark) == []
+
+
+def test_a_session_that_a_worker_left_ends_with_a_server_that_was_killed(tmp_path: Path) -> None:
+    plan = sweep("leaves-session", "kills-server", blocks=1)
+    with registered() as mark:
+        result = execute(tmp_path, plan)
+        assert left_behind(mark) == []
+    assert missing(plan, result) == []
+    assert of(result, "kills-server", "steady")[0].status == Status.CRASHED
+
+
+def test_only_what_has_the_mark_is_killed() -> None:
+    """Another run has other marks, and so has what it started."""
+    marks = [uuid.uuid4().hex, uuid.uuid4().hex]
+    mine, others = (
+        subprocess.Popen(["sleep", "3600"], env={MARK: mark}, start_new_session=True)
+        for mark in marks
+    )
+    try:
+        kill_marked(marks[0])
+        assert mine.wait() == -signal.SIGKILL
+        assert others.poll() is None
+    finally:
+        others.kill()
+        others.wait()
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_process_that_cannot_be_started_is_a_worker_that_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
@@ -97,14 +223,7 @@ def test_a_process_that_cannot_be_started_is_a_worker_that_died(
 
     monkeypatch.setattr(subprocess, "Popen", refused)
     with (
-        Team(
-            ["scripted"],
-            threads=1,
-            cpus=[min(os.sched_getaffinity(0))],
-            start=start,
-            log=tmp_path / "log",
-            scratch=tmp_path,
-        ) as team,
+        team_of(tmp_path, "scripted", start=start) as team,
         pytest.raises(WorkerDied, match=r"could be started .*temporarily unavailable"),
     ):
         team.worker("scripted")

@@ -11,6 +11,7 @@ from backends.api import Case
 from bench.record import Status
 from bench.report.evidence import Group, Outcome
 from bench.report.format import plain
+from bench.report.reason import headed
 
 #: The letters of `backends.api`; other fields of a case are called what they are.
 LETTERS: Mapping[str, str] = {
@@ -90,7 +91,8 @@ class Footnotes:
 
     @property
     def texts(self) -> list[str]:
-        return [plain(text, lines=True) for text in self._numbers]
+        """The reasons; a traceback below the line that says what was raised."""
+        return [plain(headed(text), lines=True) for text in self._numbers]
 
     def mark(self, text: str) -> str:
         """The number of a reason in brackets."""

@@ -11,11 +11,9 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.format import plain, shortened
+from bench.report.format import plain
 from bench.report.model import Report, RunSummary, Table
-
-#: A footnote is cut to a line or two here; the files have all of it.
-_FOOTNOTE = 160
+from bench.report.reason import headline
 
 #: Columns of words are wrapped down to these widths before a column is left out.
 _FIRST, _WORDS = 25, 11
@@ -38,7 +36,7 @@ def show(report: Report, console: Console) -> None:
     if report.footnotes:
         console.print(Text("\nReasons", style="bold"))
         for number, text in enumerate(report.footnotes, start=1):
-            console.print(Text(f"[{number}] {shortened(text, _FOOTNOTE)}"))
+            console.print(Text(f"[{number}] {headline(text)}"))  # the files have all of it
 
 
 def _show_run(run: RunSummary, console: Console) -> None:
