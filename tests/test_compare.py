@@ -323,6 +323,19 @@ def test_what_was_to_be_measured_and_was_not_leaves_one_undecided(status: Status
     assert found.exit_status == 3
 
 
+def test_what_was_cut_off_in_the_old_run_leaves_one_undecided() -> None:
+    new = in_session(drawn(1))
+    change = synthetic.only("jax/static", synthetic.ends(Status.INTERRUPTED, "why"))
+    old = replace(new, records=[change(record) for record in new.records])
+    for later in (new, old):
+        found = compare(old, later, measures=STEADY)
+        assert [job.effect for job in found.unmatched] == ["cannot tell"]
+        assert found.exit_status == 3
+    capped = synthetic.only("jax/static", synthetic.ends(Status.CAPPED, "long"))
+    left_out = replace(new, records=[capped(record) for record in new.records])
+    assert compare(old, left_out, measures=STEADY).exit_status == 0
+
+
 def test_what_a_plan_leaves_out_is_listed_and_not_counted() -> None:
     old = in_session(drawn(1))
     capped = synthetic.only("jax/static", synthetic.ends(Status.CAPPED, "long"), measure="steady")
