@@ -16,7 +16,9 @@ Examples:
   nox -s compare -- jax==0.10.0 jax==0.10.2
 
 Both environments need this project and the frameworks of the sweep. Their runs are in FOLDER/old
-and FOLDER/new, and `compare` reads them again. Exit statuses are those of `compare`.
+and FOLDER/new, and `compare` reads them again. Exit statuses are those of `compare`. What was
+cut off starts again: `run --resume` cannot go on with two that take turns. A memory limit, a
+precision and a budget are for `run`: a preset that has one is refused.
 """
 
 

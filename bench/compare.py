@@ -15,7 +15,8 @@ from backends import IMPLEMENTATIONS
 from bench import stats
 from bench.errors import UsageError
 from bench.floors import Floors
-from bench.hosts import host_differences
+from bench.hosts import host_differences, session_of
+from bench.longest import Search
 from bench.pairing import paired_ratio, unpaired_ratio, values_of
 from bench.record import EXPECTED, MEASURES, Job, Measure, Run, Status
 from bench.report.evidence import Evidence, groups_of, kind_of, reading_order
@@ -94,6 +95,27 @@ class Unmatched:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Longest:
+    """The longest T of a job by either run's search; None where a run was not to search."""
+
+    job: Job
+    old: Search | None
+    new: Search | None
+
+    @property
+    def effect(self) -> Effect:
+        """A failure where the old search found a T and the new one failed, or has not even T=1.
+
+        No other difference counts: one search each has no interval.
+        """
+        if self.old is None or self.new is None or not self.old.runs or self.new.runs:
+            return "none"
+        if self.new.status == Status.OK:  # T=0: under another limit nothing speaks against it
+            return "failure" if self.old.limit == self.new.limit else "none"
+        return "failure" if self.new.status in _FAILURES else "none"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What two runs say of each other. `hosts` names how their hosts differ, if they do."""
 
@@ -102,6 +124,7 @@ class Comparison:
     rules: Sequence[Rule]
     rows: Sequence[Row]
     unmatched: Sequence[Unmatched]
+    longest: Sequence[Longest]
     paired: bool
     hosts: Sequence[str]
     faults: Sequence[str]
@@ -110,7 +133,7 @@ class Comparison:
     def exit_status(self) -> int:
         """1 if a job is slower or fails now, else 3 if one cannot tell of some or all, else 0."""
         verdicts = [row.verdict for row in self.rows if row.gated]
-        effects = {job.effect for job in self.unmatched}
+        effects = {job.effect for job in self.unmatched} | {job.effect for job in self.longest}
         if "slower" in verdicts or "failure" in effects:
             return 1
         undecided = not verdicts or "cannot tell" in verdicts or "cannot tell" in effects
@@ -132,8 +155,9 @@ def compare(
 ) -> Comparison:
     """Hold each job of the new run against the same job of the old one.
 
-    Raises `UsageError` where the hosts differ, unless `across_hosts`, and where the runs have no
-    job in common.
+    Where all of the usual measures are compared, so are the searches for the longest T, if there
+    were any. Raises `UsageError` where the hosts differ, unless `across_hosts`, and where the runs
+    have no job in common.
     """
     hosts = host_differences(old.manifest, new.manifest)
     if hosts and not across_hosts:
@@ -146,7 +170,8 @@ def compare(
         raise UsageError(
             f"runs {old.folder} and {new.folder}: have no job in common ({', '.join(measures)})"
         )
-    paired = _session(old) is not None and _session(old) == _session(new)
+    sessions = session_of(old.manifest), session_of(new.manifest)
+    paired = sessions[0] is not None and sessions[0] == sessions[1]
     rows: list[Row] = []
     unmatched: list[Unmatched] = []
     for job in dict.fromkeys([*before, *after]):
@@ -162,16 +187,26 @@ def compare(
         rules=rules,
         rows=_corrected(rows),
         unmatched=unmatched,
+        longest=_longest(old, new) if set(MEASURES) <= set(measures) else [],
         paired=paired,
         hosts=hosts,
         faults=[*old_faults, *new_faults],
     )
 
 
-def _session(run: Run) -> str | None:
-    """What names the sitting in which two runs took turns block by block."""
-    session = run.manifest.get("session")
-    return session if isinstance(session, str) and session else None
+def _longest(old: Run, new: Run) -> list[Longest]:
+    """The searches for the longest T of both runs, but those that neither was to make."""
+    before, after = (_read(run, ["capacity"])[0] for run in (old, new))
+    pairs = {job: (before.get(job), after.get(job)) for job in dict.fromkeys([*before, *after])}
+    return [
+        Longest(
+            job=job,
+            old=None if a is None else Search.of(a),
+            new=None if b is None else Search.of(b),
+        )
+        for job, (a, b) in pairs.items()
+        if not (_left_out(a) and _left_out(b))
+    ]
 
 
 #: The A/A twins of a run, by the device that they were measured on.
@@ -191,7 +226,7 @@ def _read(
             key=lambda evidence: (
                 places.get(evidence.job.implementation, len(places)),
                 evidence.job.implementation,
-                MEASURES.index(evidence.job.measure),
+                measures.index(evidence.job.measure),
             )
         )
         jobs.update((evidence.job, evidence) for evidence in known)
@@ -276,6 +311,8 @@ def _unmatched(job: Job, old: Evidence | None, new: Evidence | None) -> Unmatche
         reason = at_fault.outcome.reason or f"{job.measure} has no value"
         if at_fault is new:
             effect = _effect(new.outcome.status)
+        elif old.outcome.status == Status.INTERRUPTED and not _left_out(new):
+            effect = "cannot tell"  # it was to be measured, and may have become slower
     return Unmatched(
         job=job,
         old=NOT_PLANNED if old is None else old.outcome.status,

@@ -24,6 +24,7 @@ from bench.block import Block
 from bench.capacity import capacity
 from bench.errors import StoreError
 from bench.estimate import job_seconds
+from bench.failures import steady_failures
 from bench.launch import Start, Team, WorkerDied, WorkerHung
 from bench.looks import unsettled
 from bench.naming import step_name
@@ -233,14 +234,7 @@ class Engine:
         What was wrong, unsupported or crashed in the steady block of the same case is not measured
         in another way either.
         """
-        failed = {
-            (record.job.implementation, record.job.case, record.job.mode): record
-            for record in self._records
-            if record.block == block
-            and record.job.measure == "steady"
-            and record.job.replica == 0
-            and record.status != Status.OK
-        }
+        failed = steady_failures(self._records, block)
         waiting: list[Job] = []
         known: list[Record] = []
         for job in jobs:

@@ -1,4 +1,4 @@
-"""Whether two runs were measured on the same host in the same way, and what else changed."""
+"""Whether two runs were measured on one host, in one way, in turns, and what else changed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ _SETTINGS = ("threads", "start")
 
 #: What the workers had around them that is not the host's.
 _SURROUNDINGS = ("versions", "environment", "inherited")
+
+
+def session_of(manifest: Mapping[str, Any]) -> str | None:
+    """What names the sitting in which two runs took turns block by block; None for other runs."""
+    session = manifest.get("session")
+    return session if isinstance(session, str) and session else None
 
 
 def host_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

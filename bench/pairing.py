@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from bench import stats
@@ -29,17 +27,10 @@ def unpaired_ratio(a: Evidence, b: Evidence) -> stats.Ratio:
 def paired_ratio(a: Evidence, b: Evidence) -> stats.Ratio | None:
     """A over b by block, for runs that took turns; None where they share no block.
 
-    Steady samples are paired by palindrome within a block where both have as many of them.
+    Steady samples are paired by palindrome where both are of the same turns, see `Record.pairing`.
+    A block of which the sides have other turns is left out: the two were measured at two moments,
+    so that not even its medians are a pair.
     """
-    values_a, values_b = values_of(a), values_of(b)
-    if a.job.measure != "steady":
-        return stats.single_ratio(values_a, values_b)
-    samples_a, samples_b = a.blocks("steady"), b.blocks("steady")
-    differences = []
-    for block in sorted(values_a.keys() & values_b.keys()):
-        by_turn = None
-        if len(samples_a[block]) == len(samples_b[block]):
-            by_turn = stats.steady_difference(samples_a[block], samples_b[block])
-        by_median = math.log(values_a[block] / values_b[block])
-        differences.append(by_median if by_turn is None else by_turn)
-    return stats.ratio_of(differences) if differences else None
+    if a.job.measure == "steady":
+        return stats.steady_ratio(a.paired, b.paired)
+    return stats.single_ratio(values_of(a), values_of(b))

@@ -13,9 +13,10 @@ from types import FrameType
 from typing import Any, get_args
 
 from backends import BACKENDS, missing
-from bench import machine
+from bench import machine, strict
 from bench.engine import Engine, Progress, describe
 from bench.errors import UsageError
+from bench.hosts import session_of
 from bench.launch import Start, Team
 from bench.noise import Gate
 from bench.record import EXPECTED, Record, Run, Store, read_run
@@ -156,11 +157,16 @@ def execute(
 def resume(folder: Path, *, progress: Progress) -> Run:
     """Complete a run: each of its jobs has one record afterwards, and none a second one.
 
-    Raises `UsageError` for a folder without a run, for one that another process writes, and where
-    this host, its versions or settings are not those of the run. A run that is whole stays as it
-    is.
+    Raises `UsageError` for a folder without a run, for one side of two that took turns, for a run
+    that another process writes, and where this host, its versions or settings are not those of the
+    run. A run that is whole stays as it is.
     """
     earlier = read_run(folder)
+    if session_of(earlier.manifest):
+        raise UsageError(
+            f"run {folder}: is one of two that `versus` measured in turns, and cannot be resumed; "
+            "start versus again"
+        )
     sweep = sweep_of(earlier.manifest)
     threads, start = earlier.manifest.get("threads"), earlier.manifest.get("start")
     if not isinstance(threads, int) or start not in get_args(Start):
@@ -172,14 +178,27 @@ def resume(folder: Path, *, progress: Progress) -> Run:
         # Read again: what the other process wrote before it let go of the folder is there now.
         earlier = read_run(folder)
         manifest: dict[str, Any] = {**earlier.manifest, "status": "running", "finished": None}
-        manifest |= {"cpus": now["cpus"], "backends": manifest.get("backends") or {}}
-        manifest |= {"notes": manifest.get("notes") or {}}
+        manifest |= {"cpus": now["cpus"], **_carried(earlier)}
         manifest["resumed"] = [
-            *manifest.get("resumed", ()),
+            *manifest["resumed"],
             {"at": machine.timestamp(), "records": len(earlier.records), **_state("before")},
         ]
         store.write_manifest(manifest)
         return _measure(sweep, store, manifest, earlier=earlier.records, progress=progress)
+
+
+def _carried(run: Run) -> dict[str, Any]:
+    """What a manifest goes on with. Raises `UsageError` where it is of another kind."""
+    held = run.manifest
+    try:
+        return {
+            "backends": strict.mapping(held.get("backends") or {}, "backends"),
+            "notes": strict.mapping(held.get("notes") or {}, "notes"),
+            "seed": strict.whole(held.get("seed"), "seed", least=0),
+            "resumed": strict.listed(held.get("resumed", []), "resumed"),
+        }
+    except ValueError as error:
+        raise UsageError(f"run {run.folder}: manifest not readable ({error})") from error
 
 
 def _measure(

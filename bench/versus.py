@@ -9,29 +9,36 @@ from __future__ import annotations
 import random
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.api import Case
+from backends.api import Case, Mode
 from bench import machine
 from bench.block import Block
 from bench.engine import Progress, describe, stamped, unmeasured
 from bench.errors import UsageError
 from bench.estimate import job_seconds
+from bench.failures import steady_failures
 from bench.launch import Start, Team
 from bench.naming import step_name
 from bench.noise import Gate
-from bench.oracle import ask_oracle
+from bench.oracle import NoOracle, ask_oracle
 from bench.outcome import alone
-from bench.record import MEASURES, OTHER_WORKER, Job, Record, Run, Status, Store, read_run
+from bench.record import MEASURES, Job, Record, Run, Status, Store, read_run
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.sweep import Sweep
 
 #: The runs' folders within the one that is named.
 SIDES = ("old", "new")
+
+#: What a sweep may ask of its sampling, and two sides in turns do not do.
+_NOT_HERE = ("precision", "budget_s", "memory_limit_bytes")
+
+#: How the steady jobs of a side's block failed, by implementation, case and mode.
+_Failures = Mapping[tuple[str, Case, Mode], Record]
 
 
 @dataclass(kw_only=True)
@@ -63,8 +70,10 @@ class _Side:
         self.manifest.update(backends=found, versions=versions)
         self.store.write_manifest(self.manifest)
 
-    def keep(self, records: Sequence[Record], noise: dict[str, Any]) -> None:
-        self.store.extend(stamped(records, noise))
+    def keep(self, records: Sequence[Record], noise: Mapping[str, Any] | None = None) -> None:
+        """Write records of one moment together, with what disturbed them where that was watched."""
+        if records:
+            self.store.extend(stamped(records, noise))
 
 
 def execute(
@@ -79,9 +88,11 @@ def execute(
 ) -> tuple[Run, Run]:
     """Measure a sweep in two environments at once; their runs are in `folder`/old and /new.
 
-    Raises `UsageError` for an interpreter that is not there or lacks a framework of the sweep.
-    Ctrl-C lets the block that runs end; a second one raises `KeyboardInterrupt`.
+    Raises `UsageError` for an interpreter that is not there or lacks a framework of the sweep, and
+    for a sweep that asks for more than its blocks. Ctrl-C lets the block that runs end; a second
+    one raises `KeyboardInterrupt`.
     """
+    check_sampling(sweep)
     for python in pythons:
         if not python.is_file():
             raise UsageError(f"interpreter {python}: is not there")
@@ -123,6 +134,17 @@ def execute(
     return old, new
 
 
+def check_sampling(sweep: Sweep) -> None:
+    """Raise `UsageError` for what a preset asks for and would be left out without a word."""
+    for name in _NOT_HERE:
+        value = getattr(sweep.sampling, name)
+        if value is not None:
+            raise UsageError(
+                f"{name} {value!r} of preset {sweep.name}: versus measures a number of blocks of "
+                "steady, cold and memory jobs and nothing else; take a preset without it"
+            )
+
+
 class _Versus:
     """The state of both runs while they go."""
 
@@ -145,13 +167,8 @@ class _Versus:
         """Every block of the sweep, both sides in each; returns the manifests' status."""
         scratch.mkdir(exist_ok=True)
         counts = self._sweep.sampling.counts()
-        # Two workers of one side are no question here: the sides are two.
-        jobs = [
-            job
-            for measure in MEASURES
-            for job in self._sweep.jobs(measure)
-            if job.replica != OTHER_WORKER
-        ]
+        # Identical pairs in two workers too: the sides are two workers, and differ as those do.
+        jobs = [job for measure in MEASURES for job in self._sweep.jobs(measure)]
         self._progress.begin(
             sum(
                 2 * counts[job.measure] * self._seconds(job)
@@ -183,43 +200,82 @@ class _Versus:
         return "finished"
 
     def _block(self, teams: Sequence[Team], block: int, jobs: Sequence[Job], scratch: Path) -> None:
-        """A steady block of both sides, then their other jobs, who is first taken in turns."""
+        """A steady block of both sides, then their other jobs."""
         jobs = self._uncapped(jobs, block)
         if not jobs:
             return
-        failed: set[str] = set()
-        case = jobs[0].case
-        if case not in self._expected:
-            self._expected[case] = scratch / f"expected-{len(self._expected)}.npz"
-            ask_oracle(teams[0], case, self._expected[case])
+        try:
+            expected = self._oracle(teams[0], jobs[0].case, scratch)
+        except NoOracle as error:
+            # Without it nothing of this case can be believed; the other cases go on.
+            for side in self._sides:
+                side.keep([unmeasured(job, block, error.status, str(error)) for job in jobs])
+            for job in jobs:
+                self._advance(job, 2.0)
+            return
         steady = [job for job in jobs if job.measure == "steady"]
-        if steady:
-            self._gate.wait()
-            self._gate.begin()
-            work = Block(
-                teams[0],
-                steady,
-                self._expected,
-                self._sweep.sampling,
-                self._order,
-                lambda job: self._advance(job, 0.5),
-                rivals=teams[1],
-            )
-            records, noise = work.run(block), self._gate.end()
-            for n, side in enumerate(self._sides):
-                side.keep(records[n * len(steady) : (n + 1) * len(steady)], noise)
-            for record in records:
-                self._advance(record.job, 0.5)
-            failed = {record.job.implementation for record in records if record.status != Status.OK}
-        others = [j for j in jobs if j.measure != "steady" and j.implementation not in failed]
+        failed = self._steady(teams, block, steady)
+        others = [job for job in jobs if job.measure != "steady"]
         self._order.shuffle(others)
         for number, job in enumerate(others):
-            order = (0, 1) if (number + block) % 2 == 0 else (1, 0)
-            for n in order:
+            self._alone(teams, block, job, failed, expected, first=(number + block) % 2)
+
+    def _oracle(self, team: Team, case: Case, scratch: Path) -> Path:
+        """The file with what every implementation of the case must compute; once for both sides."""
+        if case not in self._expected:
+            path = scratch / f"expected-{len(self._expected)}.npz"
+            ask_oracle(team, case, path)
+            self._expected[case] = path
+        return self._expected[case]
+
+    def _steady(
+        self, teams: Sequence[Team], block: int, jobs: Sequence[Job]
+    ) -> tuple[_Failures, ...]:
+        """Both sides' steady jobs in turns; returns what failed of each side."""
+        if not jobs:
+            return tuple({} for _ in self._sides)
+        self._gate.wait()
+        self._gate.begin()
+        work = Block(
+            teams[0],
+            jobs,
+            self._expected,
+            self._sweep.sampling,
+            self._order,
+            lambda job: self._advance(job, 0.5),
+            rivals=teams[1],
+        )
+        records, noise = work.run(block), self._gate.end()
+        of_sides = records[: len(jobs)], records[len(jobs) :]
+        for side, found in zip(self._sides, of_sides, strict=True):
+            side.keep(found, noise)
+        for record in records:
+            self._advance(record.job, 0.5)
+        return tuple(steady_failures(found, block) for found in of_sides)
+
+    def _alone(
+        self,
+        teams: Sequence[Team],
+        block: int,
+        job: Job,
+        failed: Sequence[_Failures],
+        expected: Path,
+        *,
+        first: int,
+    ) -> None:
+        """A cold or a memory job on one side, then on the other; `first` says on which.
+
+        A side on which the steady job failed has that end here too; the other one is measured.
+        """
+        for n in (first, 1 - first):
+            before = failed[n].get((job.implementation, job.case, job.mode))
+            if before is None:
                 self._gate.begin()
-                record = alone(teams[n], job, block, self._expected[case])
+                record = alone(teams[n], job, block, expected)
                 self._sides[n].keep([record], self._gate.end())
-                self._advance(job, 1.0)
+            else:
+                self._sides[n].keep([unmeasured(job, block, before.status, before.reason)])
+            self._advance(job, 1.0)
 
     def _uncapped(self, jobs: Sequence[Job], block: int) -> list[Job]:
         """The jobs that the sweep does not leave out; of the others both runs say why."""
@@ -230,7 +286,7 @@ class _Versus:
             if cap is not None
         ]
         for side in self._sides:
-            side.store.extend(known)
+            side.keep(known)
         return [job for job in jobs if caps[job] is None]
 
     def _seconds(self, job: Job) -> float:

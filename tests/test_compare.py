@@ -142,7 +142,7 @@ def test_only_one_named_session_pairs_runs(sessions: tuple[object, object]) -> N
     assert not found.paired
 
 
-def test_pairs_are_by_palindrome_where_there_are_as_many_samples() -> None:
+def test_pairs_are_by_palindrome() -> None:
     """The host becomes three times as slow inside each palindrome; the medians would say 1.5."""
     speed = [1.0, 3.0]
     slower = [3.0, 9.0, 1.0, 3.0, 1.0, 3.0]
@@ -157,9 +157,36 @@ def test_pairs_are_by_palindrome_where_there_are_as_many_samples() -> None:
     found = compare(with_samples(speed * 3), with_samples(slower), measures=STEADY)
     assert row(found, "torch/dynamic").ratio.ratio == pytest.approx(1.0)  # type: ignore[union-attr]
     fewer = compare(with_samples(speed * 3), with_samples(slower[:4]), measures=STEADY)
-    by_median = row(fewer, "torch/dynamic").ratio
-    assert by_median is not None
-    assert by_median.ratio == pytest.approx(3.0 / 2.0)
+    # The palindromes that both have: one three times as slow, and one that is equal.
+    of_two = row(fewer, "torch/dynamic").ratio
+    assert of_two is not None
+    assert of_two.ratio == pytest.approx(math.sqrt(3.0))
+
+
+def test_samples_of_other_turns_are_no_pair() -> None:
+    """A block that was measured again on one side was measured at another moment."""
+
+    def in_turns(run: Run, again: int | None = None) -> Run:
+        return replace(
+            run,
+            records=[
+                replace(
+                    scaled(r, 9.0 if r.block == again else 1.0),
+                    worker={"turns": f"{r.block} again" if r.block == again else f"{r.block}"},
+                )
+                for r in run.records
+            ],
+        )
+
+    old = in_session(drawn(1, blocks=5))
+    new = beside(old, 1.5)
+    ratio = row(compare(in_turns(old), in_turns(new, again=3)), "torch/dynamic").ratio
+    assert ratio is not None
+    assert ratio.blocks == 4
+    assert ratio.ratio == pytest.approx(1.5, rel=0.05)
+    lone = [r for r in new.records if r.block == 3]
+    found = row(compare(in_turns(old), in_turns(replace(new, records=lone), again=3)), "jax/static")
+    assert (found.ratio, found.verdict) == (None, "cannot tell")
 
 
 def test_blocks_that_only_one_of_two_paired_runs_has_do_not_count() -> None:
@@ -294,6 +321,19 @@ def test_what_was_to_be_measured_and_was_not_leaves_one_undecided(status: Status
     found = compare(old, new, measures=STEADY)
     assert [job.effect for job in found.unmatched] == ["cannot tell"]
     assert found.exit_status == 3
+
+
+def test_what_was_cut_off_in_the_old_run_leaves_one_undecided() -> None:
+    new = in_session(drawn(1))
+    change = synthetic.only("jax/static", synthetic.ends(Status.INTERRUPTED, "why"))
+    old = replace(new, records=[change(record) for record in new.records])
+    for later in (new, old):
+        found = compare(old, later, measures=STEADY)
+        assert [job.effect for job in found.unmatched] == ["cannot tell"]
+        assert found.exit_status == 3
+    capped = synthetic.only("jax/static", synthetic.ends(Status.CAPPED, "long"))
+    left_out = replace(new, records=[capped(record) for record in new.records])
+    assert compare(old, left_out, measures=STEADY).exit_status == 0
 
 
 def test_what_a_plan_leaves_out_is_listed_and_not_counted() -> None:

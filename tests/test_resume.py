@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import cli, run
 from bench.errors import UsageError
 from bench.record import Run, Status, Store, read_run
 from bench.resume import differences, finished_blocks, require_same, sweep_of
@@ -118,6 +119,46 @@ def test_any_manifest_can_be_compared(place: str, value: object) -> None:
     if place == "sweep":
         with pytest.raises(UsageError, match="plan not readable"):
             sweep_of(strange)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("resumed", 5, "resumed is 5, must be a list"),
+        ("resumed", None, "resumed is None, must be a list"),
+        ("resumed", {"at": "x"}, "resumed is {'at': 'x'}, must be a list"),
+        ("notes", 5, "notes is 5, must be an object"),
+        ("backends", ["jax"], "backends is ['jax'], must be an object"),
+        ("seed", "1", "seed is '1', must be a whole number"),
+    ],
+)
+def test_a_manifest_that_cannot_be_gone_on_with_is_one_line(
+    name: str,
+    value: object,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What is not refused would measure for minutes.
+    monkeypatch.setattr(run, "_measure", lambda *_, **__: pytest.fail("it is gone on with"))
+    plan = synthetic.sweep()
+    here = {**synthetic.manifest(plan), **run.conditions(plan, threads=1, start="fork"), "seed": 1}
+    folder = tmp_path / "run"
+    with Store.create(folder, {**here, name: value}):
+        pass
+    before = (folder / "manifest.json").read_bytes()
+    assert cli.main(["run", "--resume", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"run {folder}: manifest not readable ({said}" in line
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_one_of_two_runs_that_took_turns_is_not_gone_on_with(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "old", {**MANIFEST, "session": "a"}):
+        pass
+    with pytest.raises(UsageError, match="old: is one of two that `versus` measured in turns"):
+        run.resume(tmp_path / "old", progress=run.Silent())
 
 
 def test_what_has_a_record_is_finished_whatever_became_of_it(tmp_path: Path) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import cli, run, versus
 from bench.compare import compare
 from bench.errors import UsageError
-from bench.record import Status, read_run
+from bench.record import SAME_WORKER, Run, Status, read_run
+from bench.report.evidence import groups_of
+from bench.sweep import Sweep
 from tests import scripted
-from tests.scripted_runs import sweep
+from tests.scripted_runs import Acting, missing, of, preset, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
 
@@ -27,16 +33,29 @@ def interpreter(folder: Path, name: str, **environment: str) -> Path:
     return path
 
 
-def execute(folder: Path, old: Path, new: Path, blocks: int = 4) -> tuple[run.Run, run.Run]:
-    plan = sweep("fine", "fine-too", blocks=blocks)
+def failing(folder: Path, how: str) -> Path:
+    """An environment in which `fine-too` is the strategy of this name."""
+    variables = {scripted.MODULE_VARIABLE: "tests.scripted_other", "SCRIPTED_FAILS": how}
+    return interpreter(folder, f"{how}-python", **variables)
+
+
+def execute(
+    folder: Path,
+    old: Path,
+    new: Path,
+    blocks: int = 4,
+    *,
+    plan: Sweep | None = None,
+    progress: run.Progress | None = None,
+) -> tuple[Run, Run]:
     return versus.execute(
-        plan,
+        plan or sweep("fine", "fine-too", blocks=blocks),
         folder / "out",
         (old, new),
         threads=1,
         start="fork",
         command="test",
-        progress=run.Silent(),
+        progress=progress or run.Silent(),
     )
 
 
@@ -62,19 +81,98 @@ def test_a_side_that_is_slower_is_found_in_pairs(tmp_path: Path) -> None:
     assert rows["scripted/fine"].ratio.ratio > 2
 
 
-def test_each_side_has_every_job_but_the_pairs_of_two_workers(tmp_path: Path) -> None:
+def test_each_side_has_every_job_and_the_floor_is_that_of_two_workers(tmp_path: Path) -> None:
     python = interpreter(tmp_path, "python")
     plan = sweep("fine", "fine-too", blocks=2)
-    for side in execute(tmp_path, python, python, blocks=2):
-        keys = {(record.job, record.block) for record in side.records}
-        counts = plan.sampling.counts()
-        assert keys == {
-            (job, block)
-            for measure in counts
-            for job in plan.jobs(measure)
-            if job.replica != 2
-            for block in range(counts[measure])
-        }
+    sides = execute(tmp_path, python, python, plan=plan)
+    for side in sides:
+        assert missing(plan, side) == []
+        pids = {r.job: r.worker["pid"] for r in side.records if r.job.measure == "steady"}
+        apart = {job for job in pids if job.replica and pids[job] != pids[job.original]}
+        assert {job.implementation for job in apart} == {"scripted/fine", "scripted/fine-too"}
+    one, two = (
+        replace(side, records=[r for r in side.records if r.job.replica != SAME_WORKER])
+        for side in sides
+    )
+    rows = compare(one, two, measures=["steady"]).rows
+    assert len(rows) == 3
+    assert all(row.floor.measured for row in rows)
+
+
+@pytest.mark.parametrize("how", ["raises", "raises-in-turn"])
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_failure_is_its_sides_and_every_job_has_an_end(
+    how: str, broken: int, tmp_path: Path
+) -> None:
+    pythons = [interpreter(tmp_path, "python")] * 2
+    pythons[broken] = failing(tmp_path, how)
+    plan = sweep("fine", "fine-too", blocks=1)
+    sides = execute(tmp_path, *pythons, plan=plan)
+    assert [missing(plan, side) for side in sides] == [[], []]
+    for number, side in enumerate(sides):
+        ends = {(r.job.implementation, r.status, r.reason) for r in side.records}
+        crashed = {(i, s) for i, s, reason in ends if "scripted failure" in reason}
+        assert crashed == ({("scripted/fine-too", Status.CRASHED)} if number == broken else set())
+        assert {i for i, s, _ in ends if s == Status.OK} >= {"scripted/fine", "reference/products"}
+        assert ("scripted/fine-too", Status.OK) in {e[:2] for e in ends} or number == broken
+        for measure in ("cold", "memory"):
+            (record,) = of(side, "fine-too", measure)
+            assert (record.status == Status.CRASHED) == (number == broken)
+    found = compare(*sides)
+    worse = {(job.job.measure, job.effect) for job in found.unmatched}
+    effect = "failure" if broken else "none"
+    assert worse == {(measure, effect) for measure in ("steady", "cold", "memory")}
+
+
+def test_an_oracle_without_memory_costs_its_case_only(tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "python")
+    plan = sweep("fine", "fine-too", blocks=2, hidden=(4, 1 << 25))
+    for side in execute(tmp_path, python, python, plan=plan):
+        assert side.manifest["status"] == "finished"
+        assert missing(plan, side) == []
+        for record in side.records:
+            if record.job.case.hidden == 4:
+                assert record.status == Status.OK
+            else:
+                # Asked for again in the next block: no file that is not there is taken for one.
+                assert record.status == Status.OOM
+                assert record.reason.startswith("the oracle: ")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"precision": 0.02}, {"budget_s": 60.0}, {"memory_limit_bytes": 300_000_000}],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_what_two_sides_do_not_measure_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    python = Path(sys.executable)
+    with pytest.raises(UsageError, match=f"{next(iter(asked))} .* of preset test: versus"):
+        execute(tmp_path, python, python, plan=sweep("fine", **asked))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_side_that_was_cut_off_promises_no_more_and_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = interpreter(tmp_path, "python")
+    interrupt = partial(os.kill, os.getpid(), signal.SIGINT)
+    plan = sweep("fine", hidden=(4, 5))
+    sides = execute(tmp_path, python, python, plan=plan, progress=Acting(interrupt, "steady"))
+    for name, side in zip(versus.SIDES, sides, strict=True):
+        assert side.manifest["status"] == "interrupted"
+        ends = [group.get("scripted/fine", "cold").outcome for group in groups_of(side, name)[0]]
+        assert sorted((end.status, end.reason) for end in ends) == [
+            (Status.INTERRUPTED, "the run was interrupted before it"),
+            (Status.OK, ""),
+        ]
+        before = {path: path.read_bytes() for path in side.folder.iterdir()}
+        assert cli.main(["run", "--resume", str(side.folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{name}: is one of two that `versus` measured in turns" in line
+        assert "cannot be resumed; start versus again" in line
+        assert {path: path.read_bytes() for path in side.folder.iterdir()} == before
+    # Nothing is known to be worse, and of what was cut off nothing is known.
+    assert compare(*sides).exit_status == 3
 
 
 def test_what_is_capped_says_so_on_both_sides(tmp_path: Path) -> None:
@@ -82,15 +180,7 @@ def test_what_is_capped_says_so_on_both_sides(tmp_path: Path) -> None:
     plan = replace(
         sweep("fine", "fine-too", blocks=1), caps={"scripted/fine-too": {"forward": 1, "train": 1}}
     )
-    for side in versus.execute(
-        plan,
-        tmp_path / "out",
-        (python, python),
-        threads=1,
-        start="fork",
-        command="test",
-        progress=run.Silent(),
-    ):
+    for side in execute(tmp_path, python, python, plan=plan):
         status = {record.job.implementation: record.status for record in side.records}
         assert status["scripted/fine-too"] == Status.CAPPED
         assert status["scripted/fine"] == Status.OK
@@ -126,3 +216,28 @@ def test_the_command_says_what_compare_would(
     old, new = (read_run(out / name) for name in versus.SIDES)
     assert replace(old, folder=out).manifest["session"] == new.manifest["session"]
     assert cli.main(["compare", str(out / "old"), str(out / "new")]) in (0, 3)
+
+
+def test_the_commands_exit_status_is_that_of_the_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = interpreter(tmp_path, "python")
+    plan = tmp_path / "plan.toml"
+    axes = 'backend = ["scripted"]\nstrategy = ["fine", "fine-too"]'
+    plan.write_text(preset(axes, mode='["forward"]', blocks=1, cold_blocks=1))
+    limited = tmp_path / "limited.toml"
+    limited.write_text(f"{plan.read_text()}\nmemory_limit_bytes = 300000000\n")
+
+    def status(new: Path, of_plan: Path, name: str) -> int:
+        out = str(tmp_path / name)
+        words = ["versus", str(python), str(new), "--preset", str(of_plan), "--out", out]
+        return cli.main(words)
+
+    assert status(failing(tmp_path, "raises"), plan, "broken") == 1
+    assert "failure" in capsys.readouterr().out
+    assert status(python, plan, "same") == 3  # one block tells nothing
+    capsys.readouterr()
+    assert status(python, limited, "limited") == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "memory_limit_bytes 300000000 of preset limited: versus" in err

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from bench import stats
-from bench.compare import Comparison, Row, Unmatched
+from bench.compare import NOT_PLANNED, Comparison, Longest, Row, Unmatched
 from bench.hosts import other_differences
+from bench.longest import Search
 from bench.record import Job, Run
 from bench.report import format as fmt
 from bench.report.evidence import Group, kind_of
@@ -38,6 +39,12 @@ above the A/A floor. Else one cannot tell. Small: a peak below 8 MB, where the m
 _UNMATCHED_CAPTION = """\
 Jobs without a figure in one of the runs. Failure: the job was measured, and ends badly now."""
 
+_LONGEST_CAPTION = """\
+The longest sequence that ran within the limit of memory, by one search in either run, which began \
+with the T of its row; "at least" where something else than memory ended the search. Two \
+searches need not end at the same T, so there is no ratio, and no T counts. Failure: the old \
+search found a T, and the new one failed, or found that not even T=1 fits."""
+
 _UNPAIRED = """\
 unpaired: the runs were measured one after the other. On a busy or virtual host two such runs \
 differ by several percent with nothing different between them, and no interval holds that"""
@@ -46,9 +53,14 @@ differ by several percent with nothing different between them, and no interval h
 def build(comparison: Comparison) -> Report:
     """The tables of a comparison, and above them what it comes to."""
     jobs = [row.job for row in comparison.rows] + [job.job for job in comparison.unmatched]
+    jobs += [job.job for job in comparison.longest]
     groups = [Group(run="", case=job.case, mode=job.mode, jobs={}) for job in jobs]
     layout = Layout.of(groups, several_runs=False)
-    tables = (_compared(comparison, layout), _not_compared(comparison.unmatched, layout))
+    tables = (
+        _compared(comparison, layout),
+        _not_compared(comparison.unmatched, layout),
+        _longest(comparison.longest, layout),
+    )
     where = ", across hosts" if comparison.hosts else ""
     return Report(
         title=f"{_id(comparison.new)} against {_id(comparison.old)}{where}",
@@ -63,6 +75,7 @@ def to_csv(comparison: Comparison) -> str:
     """One row a job, SI units and every digit."""
     rows = [_figures(row, _how(comparison)) for row in comparison.rows]
     rows += [_ends(job) for job in comparison.unmatched]
+    rows += [_searches(job) for job in comparison.longest]
     return str(pd.DataFrame(rows).to_csv(index=False))
 
 
@@ -82,6 +95,7 @@ def to_json(comparison: Comparison) -> str:
         "warnings": _warnings(comparison),
         "rows": [_figures(row, _how(comparison)) for row in comparison.rows],
         "not_compared": [_ends(job) for job in comparison.unmatched],
+        "longest": [_searches(job) for job in comparison.longest],
     }
     return json.dumps(_finite(data), indent=1, allow_nan=False, ensure_ascii=False)
 
@@ -150,6 +164,19 @@ def _ends(job: Unmatched) -> dict[str, object]:
     }
 
 
+def _searches(job: Longest) -> dict[str, object]:
+    """The longest T of either side, in steps; None where a run was not to search."""
+    row = {**_job(job.job), "verdict": job.effect}
+    for name, side in (("old", job.old), ("new", job.new)):
+        row[name] = None if side is None else side.largest
+        row[f"{name}_status"] = NOT_PLANNED if side is None else side.status
+        row[f"{name}_reason"] = "" if side is None else side.reason
+        row[f"{name}_at_least"] = side is not None and side.at_least
+        row[f"{name}_limit_bytes"] = None if side is None else side.limit_bytes
+        row[f"{name}_limited_by"] = "" if side is None else side.limited_by
+    return row
+
+
 def _compared(comparison: Comparison, layout: Layout) -> Table | None:
     if not comparison.rows:
         return None
@@ -204,6 +231,53 @@ def _not_compared(jobs: Sequence[Unmatched], layout: Layout) -> Table | None:
     )
 
 
+def _longest(jobs: Sequence[Longest], layout: Layout) -> Table | None:
+    if not jobs:
+        return None
+    display = _heads([job.job for job in jobs], layout)
+    display["implementation"] = [job.job.implementation for job in jobs]
+    display["old"] = [_length(job.old, layout) for job in jobs]
+    display["new"] = [_length(job.new, layout) for job in jobs]
+    display["limit"] = [_limits(job) for job in jobs]
+    display["verdict"] = ["not counted" if job.effect == "none" else job.effect for job in jobs]
+    return Table(
+        name="longest",
+        title="Longest T",
+        caption=_LONGEST_CAPTION,
+        frame=pd.DataFrame([_searches(job) for job in jobs]),
+        display=display,
+        heads=layout.heads(),
+        words=("implementation", "old", "new", "limit", "verdict"),
+        spare=("limit",),
+    )
+
+
+def _length(side: Search | None, layout: Layout) -> str:
+    """The longest T of a search in words, or how it ended."""
+    if side is None:
+        return NOT_PLANNED
+    if side.largest == 0:
+        return "none"
+    if side.runs and not side.at_least:
+        return f"{side.largest:,.0f}"
+    said = f"at least {side.largest:,.0f}" if side.runs else side.status
+    return f"{said} {layout.footnotes.mark(side.reason)}" if side.reason else said
+
+
+def _limits(job: Longest) -> str:
+    """The limit of memory and how it was kept, of both sides where they differ."""
+    said = [_limit(side) for side in (job.old, job.new) if side is not None]
+    return " / ".join(dict.fromkeys(text for text in said if text)) or fmt.NONE
+
+
+def _limit(side: Search) -> str:
+    if math.isnan(side.limit_bytes):
+        return ""
+    unit = fmt.size([side.limit_bytes])
+    said = f"{fmt.digits(side.limit_bytes / unit.scale)} {unit.name}"
+    return f"{said}, {side.limited_by}" if side.limited_by else said
+
+
 def _heads(jobs: Sequence[Job], layout: Layout) -> pd.DataFrame:
     groups = (Group(run="", case=job.case, mode=job.mode, jobs={}) for job in jobs)
     return pd.DataFrame([layout.head(group) for group in groups], columns=list(layout.heads()))
@@ -241,6 +315,7 @@ def _result(comparison: Comparison) -> str:
     """What counts, counted, the worst first, and the exit status that follows."""
     texts = [verdict_text(row) for row in comparison.rows if row.gated]
     texts += [job.effect for job in comparison.unmatched if job.effect != "none"]
+    texts += [job.effect for job in comparison.longest if job.effect != "none"]
     order = ("slower", "larger", "failure", "cannot tell")
     counts = Counter(texts)
     said = [f"{counts.pop(word)} {word}" for word in order if word in counts]

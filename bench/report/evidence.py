@@ -14,6 +14,7 @@ from bench import stats
 from bench.belief import doubt
 from bench.errors import UsageError
 from bench.floors import Floors, steady_blocks
+from bench.hosts import session_of
 from bench.record import Job, Measure, Record, Run, Status
 from bench.sweep import Sweep
 
@@ -268,16 +269,20 @@ _LARGEST_ERROR = 1e6
 
 #: Why a planned job of a run with this status may have left no record.
 _ABSENT: Mapping[str, str] = {
-    "interrupted": "the run was interrupted before it; --resume measures it",
-    "out of budget": "the run's budget was spent before it; --resume measures it",
-    "failed": "the run failed before it; --resume measures it",
-    "running": "the run has not come to it, or was killed before it; --resume measures it",
+    "interrupted": "the run was interrupted before it",
+    "out of budget": "the run's budget was spent before it",
+    "failed": "the run failed before it",
+    "running": "the run has not come to it, or was killed before it",
 }
 
 
 def absent_reason(manifest: Mapping[str, Any]) -> str:
     """Why jobs of a run may have no record, by how the run ended."""
-    return _ABSENT.get(str(manifest.get("status")), "it left no record")
+    reason = _ABSENT.get(str(manifest.get("status")))
+    if reason is None:
+        return "it left no record"
+    # A side of two that took turns cannot be gone on with: the other one's turns are over.
+    return reason if session_of(manifest) else f"{reason}; --resume measures it"
 
 
 def _planned_jobs(sweep: Sweep | None) -> Iterable[Job]:
