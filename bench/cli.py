@@ -29,11 +29,12 @@ class _Commands(click.Group):
 _EPILOG = """\b
 Examples:
   python -m bench run                        ten minutes, LSTM over sequence length
-  python -m bench run --preset smoke         one minute: does it run here
+  python -m bench run --preset smoke         a minute or two: does it run here
   python -m bench report results/local/RUN   its tables again
   python -m bench COMMAND --help             more, with examples
 
-Exit status: 0; 1 if a job of a run failed; 2 for wrong input, nothing written; 130 interrupted.
+Exit status: 0; 1 if a job of a run failed, or is slower in a comparison; 2 for wrong input,
+nothing written; 3 where a comparison cannot tell; 130 interrupted.
 """
 
 

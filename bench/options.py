@@ -74,15 +74,20 @@ def duration(_context: click.Context, option: click.Parameter, text: str | None)
 _UNITS_BYTES = {"K": 10**3, "M": 10**6, "G": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
+#: No step of any framework runs within less.
+LEAST_BYTES = 1_000_000
+
+
 def size(_context: click.Context, option: click.Parameter, text: str | None) -> int | None:
     """`300M`, `2G`, `1.5GiB` -> bytes: K, M, G are powers of 1,000; KiB, MiB, GiB of 1,024."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([KMG](?:iB)?)", text.strip())
     size_bytes = int(float(found[1]) * _UNITS_BYTES[found[2]]) if found else 0
-    if size_bytes < 1:
+    if size_bytes < LEAST_BYTES:
         raise UsageError(
-            f"{_name(option)} {text!r}: must be a size above 0 in K, M, G, KiB, MiB or GiB: 300M"
+            f"{_name(option)} {text!r}: must be a size of 1M or more in K, M, G, KiB, MiB or GiB: "
+            "300M"
         )
     return size_bytes
 

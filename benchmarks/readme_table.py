@@ -1,13 +1,20 @@
 """Rewrite the README's table from the published run: `python benchmarks/readme_table.py`.
 
-The rows are those of the run's static-dynamic.csv in which a static strategy was measured.
+The rows are those of its static-dynamic table in which a static strategy was measured, derived from
+the records by the code as it is now.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.record import read_run
+from bench.report import build
 
 ROOT = Path(__file__).parents[1]
 #: The run that the table is of.
@@ -17,31 +24,30 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 #: Which strategies of the table are unrolled.
 STATIC = ("tensorflow/static", "torch/static", "torch/traced", "jax/static")
 
-
-def _interval(row: pd.Series, name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    digits = 2 if row[name] < 10 else 1 if row[name] < 100 else 0
-    return f"{row[name]:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+#: Column of the report -> what the README calls it.
+COLUMNS = {
+    "a / b": "static / dynamic",
+    "mode": "mode",
+    "T": "T",
+    "steady": "a call",
+    "verdict": "static is",
+    "first result": "first result",
+    "break-even (calls)": "paid back after",
+    "peak": "peak memory",
+}
 
 
 def table() -> str:
     """The Markdown table of the published run."""
-    frame = pd.read_csv(ROOT / RUN / "static-dynamic.csv")
-    frame = frame[frame["implementation"].isin(STATIC) & frame["steady_ratio"].notna()]
-    frame = frame.sort_values(["mode", "implementation", "seq_len"], kind="stable")
-    rows = [
-        {
-            "static / dynamic": f"{row['implementation']} / {row['against'].split('/')[1]}",
-            "mode": row["mode"],
-            "T": row["seq_len"],
-            "a call": _interval(row, "steady_ratio"),
-            "static is": row["verdict"],
-            "first result": _interval(row, "time_to_first_ratio"),
-            "peak memory": _interval(row, "peak_ratio"),
-        }
-        for _, row in frame.iterrows()
-    ]
-    return pd.DataFrame(rows).to_markdown(index=False, colalign=("left",) * 3 + ("right",) * 4)
+    report = build([read_run(ROOT / RUN)])
+    (pairs,) = (table for table in report.tables if table.name == "static-dynamic")
+    chosen = pairs.frame["implementation"].isin(STATIC) & pairs.frame["steady_ratio"].notna()
+    shown = pairs.display[chosen].assign(name=pairs.frame["implementation"])
+    shown = shown.assign(steps=pairs.frame["seq_len"])
+    shown = shown.sort_values(["mode", "name", "steps"], kind="stable")
+    shown = shown[list(COLUMNS)].rename(columns=COLUMNS)
+    alignment = ("left",) * 3 + ("right",) * (len(COLUMNS) - 3)
+    return str(pd.DataFrame(shown).to_markdown(index=False, colalign=alignment))
 
 
 def rewritten(readme: str) -> str:

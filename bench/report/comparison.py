@@ -344,8 +344,8 @@ def _warnings(comparison: Comparison) -> list[str]:
         found.append(f"A/A failed (identical arms were called different) for {failed} rows")
     if comparison.overruled:
         found.append(
-            f"{comparison.overruled} rows are beyond their limit by themselves, but not among so "
-            "many (Holm): more blocks, or fewer jobs, would tell"
+            f"rows beyond their limit by themselves, but not among so many (Holm): "
+            f"{comparison.overruled}; more blocks, or fewer jobs, would tell"
         )
     found += _moved_limits(rows)
     for word, run in (("old", comparison.old), ("new", comparison.new)):

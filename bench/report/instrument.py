@@ -41,8 +41,8 @@ _JUDGED: tuple[Measure, ...] = ("steady", "cold")
 def identical(groups: Sequence[Group], _layout: Layout) -> Table | None:
     """A/A pairs; one row a backend, mode, device and way of measuring, in each run."""
     pairs = _pairs(groups)
-    if not pairs:
-        return None
+    if not any(twins.floor.measured for _, _, twins in pairs):
+        return None  # one block: there is nothing to say of any of them
     several = len({run for run, _, _ in pairs}) > 1
     frame = pd.DataFrame([_row(*pair) for pair in pairs])
     display = pd.DataFrame(
@@ -111,20 +111,30 @@ def warnings(groups: Sequence[Group]) -> list[str]:
     """What a reader must know before any figure: A/A pairs that failed or lack, interference."""
     failed = [
         f"A/A failed: {_named(t)} {t.job.mode} differs from itself, "
-        f"{fmt.interval(t.ratio.ratio, t.ratio.low, t.ratio.high)}; "
-        "verdicts that rest on it are withheld"
+        f"{fmt.interval(t.ratio.ratio, t.ratio.low, t.ratio.high)}; {_withheld(t)}"
         for _, floors, t in _pairs(groups)
         if t.ratio is not None and floors.failed(t)
     ]
     interfering = [
-        f"interference: {pair.label} T={group.case.seq_len} {group.mode} differs by "
-        f"{math.expm1(change):+.0%} alone from paired, "
-        "so that one changes what the other takes"
+        f"interference: {pair.label} T={group.case.seq_len} {group.mode}: with each measured by "
+        f"itself the ratio is another by {math.expm1(change):+.0%}; in turns the two disturb each "
+        "other"
         for group in groups
         for pair, change in alone_against_paired(group)
         if abs(change) > max(math.log1p(INTERFERENCE), BEYOND_TWINS * _meaningless(group, pair))
     ]
     return [*failed, *_lacking(groups), *interfering, *_failed_alone(groups)]
+
+
+def _withheld(twins: Twins) -> str:
+    """What gets no verdict where an identical pair was called different."""
+    job = twins.job
+    if job.has_second_worker:
+        return f"no verdicts across frameworks, {job.mode}"
+    if job.measure == "memory":
+        return f"peaks of {job.backend}, {job.mode}, are not to be compared"
+    what = "verdicts" if job.measure == "steady" else "break-even counts"
+    return f"no {what} within {job.backend}, {job.mode}"
 
 
 def _lacking(groups: Sequence[Group]) -> list[str]:

@@ -1,4 +1,7 @@
-"""The report on a terminal: one table after the other, as many columns as fit."""
+"""The report on a terminal: one table after the other, as many columns as fit.
+
+The first table comes last: what has scrolled away is not read.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,12 @@ def show(report: Report, console: Console) -> None:
         console.print(Text(report.case))
     for run in report.runs:
         _show_run(run, console)
-    for table in report.tables:
-        _show_table(table, console)
     if report.footnotes:
         console.print(Text("\nReasons", style="bold"))
         for number, text in enumerate(report.footnotes, start=1):
             console.print(Text(f"[{number}] {headline(text)}"))  # the files have all of it
+    for table in reversed(report.tables):
+        _show_table(table, console)
 
 
 def _show_run(run: RunSummary, console: Console) -> None:
