@@ -1,7 +1,7 @@
 """Sessions: `bench` measures, `tests` checks, `lint` and `types` read. Plain pip, pinned versions.
 
 `bench` and `tests` run in the environment of the session `frameworks`, since the frameworks take
-3 GB. An environment is installed again only when pyproject.toml or constraints.txt changed.
+3.6 GB. An environment is installed again only when pyproject.toml or constraints.txt changed.
 """
 
 from __future__ import annotations
