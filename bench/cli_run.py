@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from bench.errors import StoreError, UsageError
+from bench.errors import UsageError
 from bench.options import (
     FAILED,
     FOLDER,
@@ -19,6 +18,7 @@ from bench.options import (
     OK,
     duration,
     percentage,
+    said_where,
     size,
     sweep_options,
 )
@@ -105,7 +105,7 @@ def run(
     progress = for_console(Console(stderr=True))
     if unfinished is not None:
         _check_alone(context, "unfinished")
-        with _said_where(unfinished):
+        with said_where(unfinished):
             return _publish(engine.resume(unfinished, progress=progress))
     axes = {name: values for name, values in named.items() if values is not None}
     if out is not None:
@@ -121,7 +121,7 @@ def run(
         print_plan(sweep, absent_backends(sweep), Console())
         return OK
     folder = out or LOCAL_RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{sweep.name}"
-    with _said_where(folder):
+    with said_where(folder):
         result = engine.execute(
             sweep,
             folder,
@@ -142,16 +142,6 @@ def _check_alone(context: click.Context, name: str) -> None:
                 f"{parameter.opts[0]}: a run is resumed as it was planned; "
                 "--resume takes no other option"
             )
-
-
-@contextmanager
-def _said_where(folder: Path) -> Iterator[None]:
-    """Say where the records are when a run is ended from outside or by its disk."""
-    try:
-        yield
-    except (KeyboardInterrupt, StoreError):
-        click.echo(f"\nbench: what was measured is in {folder}", err=True)
-        raise
 
 
 def _repeatable(arguments: Sequence[str]) -> list[str]:

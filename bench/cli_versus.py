@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from bench.options import FOLDER, sweep_options
+from bench.options import FOLDER, said_where, sweep_options
 
 _EPILOG = """\b
 Examples:
@@ -68,15 +68,16 @@ def versus(
     axes = {name: values for name, values in named.items() if values is not None}
     sweep = select(preset, axes, sampling={"blocks": blocks}, capped=not no_caps)
     chosen_cpus(threads)
-    runs = engine.execute(
-        sweep,
-        out,
-        (old, new),
-        threads=threads,
-        start=start,
-        command=shlex.join(["python", "-m", "bench", *context.find_root().obj]),
-        progress=for_console(Console(stderr=True)),
-    )
+    with said_where(out):
+        runs = engine.execute(
+            sweep,
+            out,
+            (old, new),
+            threads=threads,
+            start=start,
+            command=shlex.join(["python", "-m", "bench", *context.find_root().obj]),
+            progress=for_console(Console(stderr=True)),
+        )
     found = compare(*runs, rules=rules)
     report.print_report(comparison.build(found), Console())
     return found.exit_status

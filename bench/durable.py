@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from bench.errors import StoreError
+
+#: What a disk says that takes no more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """A disk that takes no more, met in the body, as the `StoreError` that it is.
+
+    What workers share with the parent lies beside the records, and is full with them.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        reason = f"{error.strerror}; the records written so far are kept"
+        raise StoreError(f"{folder}: cannot be written ({reason})") from error
 
 
 def replace(path: Path, text: str) -> None:

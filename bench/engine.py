@@ -7,7 +7,6 @@ only what is not settled.
 
 from __future__ import annotations
 
-import errno
 import random
 import shutil
 import time
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backends.api import Case
-from bench import machine
+from bench import durable, machine
 from bench.block import Block
 from bench.capacity import capacity
-from bench.errors import StoreError
 from bench.estimate import job_seconds
 from bench.failures import steady_failures
 from bench.launch import Start, Team, WorkerDied, WorkerHung
@@ -37,9 +35,6 @@ from bench.sweep import Setting, Sweep
 
 #: A probe imports a framework and asks it for its devices.
 DESCRIBE_LIMIT_S = 180.0
-
-#: What a disk says that takes no more.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Progress(Protocol):
@@ -106,7 +101,7 @@ class Engine:
         settings: Sequence[Setting] = list(self._jobs)
         progress.begin(self._seconds(settings, looks[0]))
         try:
-            with self._scratch() as scratch:
+            with durable.full_disk_told(self._store.folder), self._scratch() as scratch:
                 for number, blocks in enumerate(looks):
                     if number and sampling.precision is not None:
                         # What a resumed run has of this look already must not make another one.
@@ -117,12 +112,6 @@ class Engine:
                         self._generation(settings, few, scratch)
         except _Halted as halted:
             return str(halted)
-        except OSError as error:
-            # What workers share with us lies beside the records: a full disk is met there as well.
-            if error.errno not in _DISK:
-                raise
-            reason = f"{error.strerror}; {len(self._records)} records are kept"
-            raise StoreError(f"{self._store.folder}: cannot be written ({reason})") from error
         return "finished"
 
     @contextmanager

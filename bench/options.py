@@ -1,4 +1,4 @@
-"""Command-line options of a sweep's axes: lists separated by commas, whole numbers.
+"""What commands share: options of a sweep's axes (lists, whole numbers, sizes), exit statuses.
 
 Which values an axis may have is for `bench.sweep.Axes` to say.
 """
@@ -6,13 +6,14 @@ Which values an axis may have is for `bench.sweep.Axes` to say.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench.errors import UsageError
+from bench.errors import StoreError, UsageError
 
 #: Exit statuses of every command.
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -169,3 +170,13 @@ def sweep_options(command: Command) -> Command:
         metavar="NAME|FILE.toml",
         help="Where axes and sampling come from; see `list --presets`.",
     )(command)
+
+
+@contextmanager
+def said_where(folder: Path) -> Iterator[None]:
+    """Say where the records are when a run is ended from outside or by its disk."""
+    try:
+        yield
+    except (KeyboardInterrupt, StoreError):
+        click.echo(f"\nbench: what was measured is in {folder}", err=True)
+        raise

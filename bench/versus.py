@@ -18,6 +18,7 @@ from typing import Any
 from backends.api import Case, Mode
 from bench import machine
 from bench.block import Block
+from bench.durable import full_disk_told
 from bench.engine import Progress, describe, stamped, unmeasured
 from bench.errors import UsageError
 from bench.estimate import job_seconds
@@ -67,7 +68,9 @@ class _Side:
             if "error" in said:
                 raise UsageError(f"{self.python}: {name} does not run there: {said['error']}")
         versions = {k: v for said in found.values() for k, v in said["versions"].items()}
-        self.manifest.update(backends=found, versions=versions)
+        # Not the parent's interpreter, which measures nothing.
+        host = {**self.manifest["host"], "python": next(iter(found.values()))["python"]}
+        self.manifest.update(backends=found, versions=versions, host=host)
         self.store.write_manifest(self.manifest)
 
     def keep(self, records: Sequence[Record], noise: Mapping[str, Any] | None = None) -> None:
@@ -120,7 +123,8 @@ def execute(
         stack.enter_context(elsewhere(sides[0].manifest["cpus"]))
         status = "failed"
         try:
-            status = _Versus(sweep, sides, progress, stopping).run(folder / "scratch")
+            with full_disk_told(folder):
+                status = _Versus(sweep, sides, progress, stopping).run(folder / "scratch")
         except KeyboardInterrupt:
             status = "interrupted"
             raise

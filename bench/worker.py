@@ -7,6 +7,7 @@ nothing between requests but block: whoever holds the token is the only one that
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import traceback
 from collections.abc import Callable, Mapping
@@ -98,6 +99,7 @@ class Worker:
         call_s, sample_s = measure.overhead()
         return {
             "status": Status.OK,
+            "python": platform.python_version(),
             "versions": dict(backend.versions()),
             "threads": dict(backend.threads()),
             "devices": dict(backend.devices()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from bench import cli, run, versus
+from bench import block, cli, machine, run, versus
+from bench.beacon import Beacon
 from bench.compare import compare
-from bench.errors import UsageError
+from bench.errors import StoreError, UsageError
 from bench.record import SAME_WORKER, Run, Status, read_run
 from bench.report.evidence import groups_of
 from bench.sweep import Sweep
@@ -241,3 +243,31 @@ def test_the_commands_exit_status_is_that_of_the_comparison(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "memory_limit_bytes 300000000 of preset limited: versus" in err
+
+
+def test_a_disk_that_is_full_beside_the_records_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = 20
+
+    def beacon(path: Path) -> Beacon:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return Beacon(path)
+
+    monkeypatch.setattr(block, "Beacon", beacon)
+    python = interpreter(tmp_path, "python")
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left .* are kept\)"):
+        execute(tmp_path, python, python, plan=sweep("fine", "fine-too", blocks=3))
+
+
+def test_a_sides_python_is_the_one_that_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = machine.describe()
+    monkeypatch.setattr(machine, "describe", lambda: {**described, "python": "2.7"})
+    python = interpreter(tmp_path, "python")
+    for side in execute(tmp_path, python, python, plan=sweep("fine", blocks=1)):
+        assert side.manifest["host"] == described
