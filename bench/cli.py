@@ -76,7 +76,7 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
     from rich.console import Console
 
     from bench import report as reports
-    from bench.record import read_run
+    from bench.store import read_run
 
     if len(runs) > 1 and out is None:
         raise UsageError(f"report of {len(runs)} runs: name a folder for the tables with --out")
@@ -145,7 +145,7 @@ that failed, were wrong or were left out are under the key not_replayed.
 def export_(run_folder: Path, _format: str, out: Path | None) -> int:
     """Write a run's times as a file that other tools read."""
     from bench.export import export
-    from bench.record import read_run
+    from bench.store import read_run
 
     written = export(read_run(run_folder), out or run_folder / "benchmark.json")
     click.echo(str(written))

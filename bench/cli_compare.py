@@ -77,8 +77,9 @@ def compare(
     Runs that took turns block by block are compared in pairs, others as two samples.
     """
     from bench.compare import compare as compare_runs
-    from bench.record import MEASURES, read_run
+    from bench.record import MEASURES
     from bench.rules import parse_rules
+    from bench.store import read_run
 
     rules = parse_rules(fail_if)
     for name in measure or ():

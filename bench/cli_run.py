@@ -24,7 +24,7 @@ from bench.options import (
 )
 
 if TYPE_CHECKING:
-    from bench.record import Run
+    from bench.store import Run
 
 LOCAL_RESULTS = Path("results/local")
 
@@ -99,8 +99,8 @@ def run(
     from bench.capacity import check_limit
     from bench.plan import print_plan
     from bench.progress import for_console
-    from bench.record import check_new
     from bench.selection import absent_backends, check_installed, select
+    from bench.store import check_new
 
     progress = for_console(Console(stderr=True))
     if unfinished is not None:

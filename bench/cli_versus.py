@@ -57,11 +57,11 @@ def versus(
     from bench import versus as engine
     from bench.compare import compare
     from bench.progress import for_console
-    from bench.record import check_new
     from bench.report import comparison
     from bench.rules import parse_rules
     from bench.run import chosen_cpus
     from bench.selection import select
+    from bench.store import check_new
 
     rules = parse_rules(fail_if)
     check_new(out)

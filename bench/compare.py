@@ -18,10 +18,11 @@ from bench.floors import Floors
 from bench.hosts import host_differences, session_of
 from bench.longest import Search
 from bench.pairing import paired_ratio, unpaired_ratio, values_of
-from bench.record import EXPECTED, MEASURES, Job, Measure, Run, Status
+from bench.record import EXPECTED, MEASURES, Job, Measure, Status
 from bench.report.evidence import Evidence, groups_of, kind_of, reading_order
 from bench.report.pairs import SMALL_BYTES
 from bench.rules import DEFAULT_RULE, Rule
+from bench.store import Run
 
 #: Exit statuses besides the usual ones: nothing got worse for all one can tell, but not of all of
 #: it one can.

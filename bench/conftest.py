@@ -15,9 +15,10 @@ from bench import machine, run
 from bench.errors import UsageError
 from bench.export import evidence_of, not_replayed, parameters
 from bench.naming import group_name, job_name
-from bench.record import Job, Run, read_run
+from bench.record import Job
 from bench.replay import clock
 from bench.report.evidence import Evidence
+from bench.store import Run, read_run
 from bench.sweep import RANKED, Sweep, load_preset
 
 #: The run that is replayed: named, or measured by the first item that needs it.

@@ -29,8 +29,9 @@ from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
 from bench.outcome import alone
-from bench.record import Job, Record, Status, Store
+from bench.record import Job, Record, Status
 from bench.selection import absent_backends
+from bench.store import Store
 from bench.sweep import Setting, Sweep
 
 #: A probe imports a framework and asks it for its devices.

@@ -23,8 +23,9 @@ import numpy as np
 from bench import durable
 from bench.errors import UsageError
 from bench.naming import job_name
-from bench.record import TO_FIRST, Job, Run
+from bench.record import TO_FIRST, Job
 from bench.report.evidence import Evidence, groups_of
+from bench.store import Run
 
 #: `python -m pytest`, but not for longer than who started it.
 _PYTEST = """\

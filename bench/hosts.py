@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.record import mapping_in
+from bench.store import mapping_in
 
 #: What makes a host another one. Its name does not: a runner has another one every time.
 _HOST = (

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.hosts import leaves
-from bench.record import Run, mapping_in
+from bench.store import Run, mapping_in
 from bench.sweep import Sweep
 
 #: The parts of a manifest's `host` that make two hosts one.

@@ -19,8 +19,9 @@ from bench.errors import UsageError
 from bench.hosts import session_of
 from bench.launch import Start, Team
 from bench.noise import Gate
-from bench.record import EXPECTED, Record, Run, Store, read_run
+from bench.record import EXPECTED, Record
 from bench.resume import require_same, sweep_of
+from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 
 #: Variables of the caller's that reach the workers and can move a figure.

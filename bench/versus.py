@@ -28,8 +28,9 @@ from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
 from bench.outcome import alone
-from bench.record import MEASURES, Job, Record, Run, Status, Store, read_run
+from bench.record import MEASURES, Job, Record, Status
 from bench.run import elsewhere, new_manifest, stop_signals
+from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 
 #: The runs' folders within the one that is named.

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import block, counters, launch, outcome, run
 from bench.errors import UsageError, choose
-from bench.record import Run, Status, read_run
+from bench.record import Status
+from bench.store import Run, read_run
 from benchmarks import instrument
 from tests import scripted
 from tests.scripted_runs import (

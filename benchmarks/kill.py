@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import run
 from bench.measure import clock
-from bench.record import read_run
+from bench.store import read_run
 from benchmarks import instrument
 from tests.scripted_runs import left_behind, missing, preset, registered
 

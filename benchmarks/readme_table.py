@@ -13,8 +13,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.record import read_run
 from bench.report import build
+from bench.store import read_run
 
 ROOT = Path(__file__).parents[1]
 #: The run that the table is of.

@@ -18,7 +18,8 @@ import psutil
 import backends
 from bench import run
 from bench.launch import Start
-from bench.record import Record, Run
+from bench.record import Record
+from bench.store import Run
 from bench.sweep import Axes, Sampling, Sweep
 from tests import scripted
 

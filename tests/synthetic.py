@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from backends.api import Mode
-from bench.record import MEASURES, Job, Record, Run, Status
+from bench.record import MEASURES, Job, Record, Status
+from bench.store import Run
 from bench.sweep import Axes, Sampling, Sweep
 
 #: Steady seconds a time step, forward; training takes three times as long.

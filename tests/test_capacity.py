@@ -24,9 +24,10 @@ from bench.errors import UsageError
 from bench.estimate import job_seconds, trials
 from bench.launch import ServerDied, Team, WorkerDied
 from bench.limits import V1, V2, Group, Place
-from bench.record import Job, Record, Run, Status
+from bench.record import Job, Record, Status
 from bench.report import Report, build
 from bench.report.evidence import groups_of
+from bench.store import Run
 from bench.sweep import Sampling, Sweep
 from tests import synthetic
 from tests.reading import one, plain_report, rows, shown, table

@@ -17,7 +17,8 @@ from rich.console import Console
 import backends
 from bench import cli, cli_run, export, progress, run
 from bench.estimate import job_seconds, sweep_seconds, words
-from bench.record import Record, Run, Status, Store, read_run
+from bench.record import Record, Status
+from bench.store import Run, Store, read_run
 from bench.sweep import PRESETS, Sweep, load_preset
 from tests import synthetic
 

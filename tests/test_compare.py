@@ -19,10 +19,11 @@ from bench import cli
 from bench.compare import Comparison, Row, compare
 from bench.errors import UsageError
 from bench.hosts import host_differences, other_differences
-from bench.record import OTHER_WORKER, SAME_WORKER, Measure, Record, Run, Status, Store
+from bench.record import OTHER_WORKER, SAME_WORKER, Measure, Record, Status
 from bench.report import comparison as words
 from bench.report import print_report
 from bench.rules import Rule, parse_rules
+from bench.store import Run, Store
 from bench.sweep import Sweep
 from tests import synthetic
 

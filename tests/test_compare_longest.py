@@ -12,9 +12,10 @@ import pytest
 
 from bench.capacity import FAILED, LARGEST, LIMIT
 from bench.compare import Comparison, compare
-from bench.record import Record, Run, Status
+from bench.record import Record, Status
 from bench.report import comparison as words
 from bench.rules import parse_rules
+from bench.store import Run
 from tests import synthetic
 from tests.reading import table, terminal
 

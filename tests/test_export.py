@@ -22,8 +22,9 @@ from bench import cli, durable
 from bench.errors import UsageError
 from bench.export import evidence_of, export, rounds
 from bench.naming import group_name, job_name
-from bench.record import MEASURES, Job, Record, Run, Status, Store, read_run
+from bench.record import MEASURES, Job, Record, Status
 from bench.replay import ReplayClock
+from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 from tests import synthetic
 
@@ -195,7 +196,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from bench import export
-from bench.record import read_run
+from bench.store import read_run
 export._replay = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 run = read_run(Path(sys.argv[1]))
 export.export(run, run.folder / "benchmark.json")

@@ -19,7 +19,8 @@ from bench import block, counters, launch, machine, outcome, run
 from bench.errors import UsageError
 from bench.launch import Start
 from bench.looks import unsettled
-from bench.record import Record, Run, Status
+from bench.record import Record, Status
+from bench.store import Run
 from bench.worker import LONGEST_REASON
 from bench.worker_log import LARGEST_BYTES
 from tests import scripted, synthetic

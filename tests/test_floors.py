@@ -11,8 +11,9 @@ import pytest
 from bench import stats
 from bench.floors import Floors
 from bench.looks import unsettled
-from bench.record import MEASURES, OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Record, Run
+from bench.record import MEASURES, OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Record
 from bench.report import build
+from bench.store import Run
 from bench.sweep import Sweep
 from tests import synthetic
 

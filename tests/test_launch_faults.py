@@ -22,7 +22,8 @@ from bench.beacon import Beacon
 from bench.ending import MARK, kill_marked
 from bench.errors import StoreError
 from bench.launch import Start, Team, Worker, WorkerDied, WorkerHung
-from bench.record import Run, Status, read_run
+from bench.record import Status
+from bench.store import Run, read_run
 from benchmarks import faults, kill
 from tests import scripted
 from tests.scripted_runs import (

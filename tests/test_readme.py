@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench import report
-from bench.record import read_run
+from bench.store import read_run
 from benchmarks import readme_table
 
 ROOT = Path(__file__).parent.parent

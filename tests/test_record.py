@@ -16,18 +16,8 @@ from hypothesis import strategies as st
 
 from backends.api import Case
 from bench.errors import UsageError
-from bench.record import (
-    MAX_FAULTS,
-    SAME_WORKER,
-    SCHEMA,
-    Job,
-    Record,
-    Status,
-    Store,
-    line_of,
-    read_run,
-    to_frame,
-)
+from bench.record import SAME_WORKER, Job, Record, Status, to_frame
+from bench.store import MAX_FAULTS, SCHEMA, Store, line_of, read_run
 
 DATA = Path(__file__).parent / "data"
 

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from bench.errors import UsageError
-from bench.record import Record, Run, Status, Store, read_run
+from bench.record import Record, Status
 from bench.report import Report, build, markdown, write
+from bench.store import Run, Store, read_run
 from tests import synthetic
 from tests.reading import broken_report, one, plain_report, rows, shown, table, terminal
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from bench import cli, run
 from bench.errors import UsageError
-from bench.record import Run, Status, Store, read_run
+from bench.record import Status
 from bench.resume import differences, finished_blocks, require_same, sweep_of
+from bench.store import Run, Store, read_run
 from tests import synthetic
 from tests.test_record import DATA, RECORD
 

@@ -16,7 +16,7 @@ import pytest
 
 from bench import lock
 from bench.errors import StoreError, UsageError
-from bench.record import SCHEMA, Store, check_new, line_of, read_run
+from bench.store import SCHEMA, Store, check_new, line_of, read_run
 from tests.test_record import RECORD, written
 
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,9 @@ from bench import block, cli, machine, run, versus
 from bench.beacon import Beacon
 from bench.compare import compare
 from bench.errors import StoreError, UsageError
-from bench.record import SAME_WORKER, Run, Status, read_run
+from bench.record import SAME_WORKER, Status
 from bench.report.evidence import groups_of
+from bench.store import Run, read_run
 from bench.sweep import Sweep
 from tests import scripted
 from tests.scripted_runs import Acting, missing, of, preset, sweep

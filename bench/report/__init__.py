@@ -18,7 +18,6 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.errors import UsageError
-from bench.record import Run
 from bench.report import terminal
 from bench.report.checks import memory, outputs
 from bench.report.evidence import Group, groups_of, reading_order
@@ -29,6 +28,7 @@ from bench.report.model import Layout, Report, RunSummary, Table
 from bench.report.pairs import static_dynamic
 from bench.report.ranking import ranking
 from bench.report.summary import same_everywhere, summary
+from bench.store import Run
 
 _TABLES = (static_dynamic, ranking, latency, memory, outputs, identical)
 

@@ -15,7 +15,8 @@ from bench.belief import doubt
 from bench.errors import UsageError
 from bench.floors import Floors, steady_blocks
 from bench.hosts import session_of
-from bench.record import Job, Measure, Record, Run, Status
+from bench.record import Job, Measure, Record, Status
+from bench.store import Run
 from bench.sweep import Sweep
 
 #: Outcomes that only reading can find.

@@ -13,11 +13,12 @@ from bench import stats
 from bench.floors import Floors, Twins, alone_change
 from bench.measure import SAMPLE_S
 from bench.pairs import Pair, declared
-from bench.record import TWIN_IN_OTHER, Measure, Run, mapping_in
+from bench.record import TWIN_IN_OTHER, Measure
 from bench.report import format as fmt
 from bench.report.evidence import Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.rows import intervals, level, ratio_columns
+from bench.store import Run, mapping_in
 from bench.sweep import RANKED
 
 _CAPTION = """\

@@ -8,11 +8,11 @@ from dataclasses import fields
 from typing import Any
 
 from backends.api import Case
-from bench.record import Run, mapping_in
 from bench.report import instrument
 from bench.report.evidence import Group, absent_reason
 from bench.report.format import digits, plain
 from bench.report.model import LETTERS, Layout, RunSummary
+from bench.store import Run, mapping_in
 
 #: Fewer blocks than this give intervals that are wide, and a run that is called preliminary.
 SETTLED_BLOCKS = 10
