@@ -19,7 +19,7 @@ from bench.launch import ServerDied, Team, Worker, WorkerDied, WorkerHung
 from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
 from bench.outcome import PREPARE_LIMIT_S, Outcome, Seat, request
 from bench.record import Job, Record, Status
-from bench.sweep import Sampling
+from bench.sampling import Sampling
 
 #: What a turn may take beyond what its calls took when they were warm, times `PATIENCE`.
 TURN_LIMIT_S = 300.0

@@ -12,14 +12,16 @@ import pytest
 
 from backends import IMPLEMENTATIONS
 from bench import machine, run
+from bench.axes import RANKED
 from bench.errors import UsageError
 from bench.export import evidence_of, not_replayed, parameters
 from bench.naming import group_name, job_name
+from bench.preset import load_preset
 from bench.record import Job
 from bench.replay import clock
 from bench.report.evidence import Evidence
 from bench.store import Run, read_run
-from bench.sweep import RANKED, Sweep, load_preset
+from bench.sweep import Sweep
 
 #: The run that is replayed: named, or measured by the first item that needs it.
 _RUN = pytest.StashKey[Run]()

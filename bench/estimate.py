@@ -16,7 +16,8 @@ from backends.products import flops
 from bench.capacity import Trial, data_bytes, search
 from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
 from bench.record import Job, Measure
-from bench.sweep import Sampling, Sweep
+from bench.sampling import Sampling
+from bench.sweep import Sweep
 
 #: Seconds until a forked worker answers, and until it is gone.
 WORKER_S = 0.5

@@ -10,7 +10,7 @@ from rich.text import Text
 from backends import IMPLEMENTATIONS, missing
 from backends.cells import CELLS
 from bench import run
-from bench.sweep import load_preset, preset_names
+from bench.preset import load_preset, preset_names
 
 
 def print_implementations(console: Console) -> None:

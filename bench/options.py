@@ -1,6 +1,6 @@
 """What commands share: options of a sweep's axes (lists, whole numbers, sizes), exit statuses.
 
-Which values an axis may have is for `bench.sweep.Axes` to say.
+Which values an axis may have is for `bench.axes.Axes` to say.
 """
 
 from __future__ import annotations

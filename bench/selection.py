@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from backends import IMPLEMENTATIONS, missing
+from bench.axes import RANKED
 from bench.errors import UsageError
-from bench.sweep import RANKED, Sweep, load_preset
+from bench.preset import load_preset
+from bench.sweep import Sweep
 
 
 def select(

@@ -30,7 +30,7 @@ from backends.api import Case, Mode
 from bench import stats
 from bench.measure import clock
 from bench.record import OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Record
-from bench.sweep import Sampling
+from bench.sampling import Sampling
 from benchmarks import instrument
 from benchmarks.instrument import Share
 

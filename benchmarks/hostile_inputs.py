@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from backends import BACKENDS, IMPLEMENTATIONS
 from bench import cli
+from bench.preset import load_preset, preset_names
 from bench.record import Record
 from bench.store import SCHEMA, line_of
-from bench.sweep import load_preset, preset_names
 from benchmarks.hostile_values import TEXT, confused, damaged, near, several
 from tests import synthetic
 

@@ -27,9 +27,10 @@ from bench.launch import Start, Team
 from bench.measure import clock
 from bench.noise import Gate
 from bench.oracle import ask_oracle
+from bench.preset import load_preset
 from bench.record import Job, Record, Status
 from bench.run import chosen_cpus
-from bench.sweep import Sampling, load_preset
+from bench.sampling import Sampling
 
 RESULTS = Path("results/instrument")
 

@@ -34,7 +34,7 @@ from backends.products import flops
 from bench import stats
 from bench.measure import clock
 from bench.record import SAME_WORKER, Job
-from bench.sweep import Sampling
+from bench.sampling import Sampling
 from benchmarks import instrument
 from benchmarks.instrument import Share
 

@@ -17,10 +17,12 @@ import psutil
 
 import backends
 from bench import run
+from bench.axes import Axes
 from bench.launch import Start
 from bench.record import Record
+from bench.sampling import Sampling
 from bench.store import Run
-from bench.sweep import Axes, Sampling, Sweep
+from bench.sweep import Sweep
 from tests import scripted
 
 #: Whatever a run starts has this variable, with a value of its own.

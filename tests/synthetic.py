@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from backends.api import Mode
+from bench.axes import Axes
 from bench.record import MEASURES, Job, Record, Status
+from bench.sampling import Sampling
 from bench.store import Run
-from bench.sweep import Axes, Sampling, Sweep
+from bench.sweep import Sweep
 
 #: Steady seconds a time step, forward; training takes three times as long.
 STEP_S: Mapping[str, float] = {

@@ -27,8 +27,9 @@ from bench.limits import V1, V2, Group, Place
 from bench.record import Job, Record, Status
 from bench.report import Report, build
 from bench.report.evidence import groups_of
+from bench.sampling import Sampling
 from bench.store import Run
-from bench.sweep import Sampling, Sweep
+from bench.sweep import Sweep
 from tests import synthetic
 from tests.reading import one, plain_report, rows, shown, table
 from tests.scripted_runs import SAMPLING, execute, of, sweep

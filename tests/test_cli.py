@@ -17,9 +17,10 @@ from rich.console import Console
 import backends
 from bench import cli, cli_run, export, progress, run
 from bench.estimate import job_seconds, sweep_seconds, words
+from bench.preset import PRESETS, load_preset
 from bench.record import Record, Status
 from bench.store import Run, Store, read_run
-from bench.sweep import PRESETS, Sweep, load_preset
+from bench.sweep import Sweep
 from tests import synthetic
 
 ROOT = Path(__file__).parent.parent

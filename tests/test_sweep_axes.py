@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from backends import IMPLEMENTATIONS
 from bench import plan, selection
+from bench.axes import RANKED
 from bench.conftest import narrowed
 from bench.errors import UsageError
 from bench.estimate import runnable
+from bench.preset import load_preset, preset_names
 from bench.record import MEASURES
-from bench.sweep import RANKED, Sweep, load_preset, preset_names
+from bench.sweep import Sweep
 
 VALID: Mapping[str, Mapping[str, Any]] = {
     "axes": {

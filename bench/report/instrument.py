@@ -10,6 +10,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from bench import stats
+from bench.axes import RANKED
 from bench.floors import Floors, Twins, alone_change
 from bench.measure import SAMPLE_S
 from bench.pairs import Pair, declared
@@ -19,7 +20,6 @@ from bench.report.evidence import Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.rows import intervals, level, ratio_columns
 from bench.store import Run, mapping_in
-from bench.sweep import RANKED
 
 _CAPTION = """\
 The same thing twice, through the same pipeline: what the second took over what the first took, \

@@ -1,0 +1,94 @@
+"""What varies over a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+from backends import IMPLEMENTATIONS
+from backends.api import CELL_NAMES, MODES, Dtype, InitialState, Kind, Lengths
+from bench import strict
+from bench.errors import UsageError, choose
+
+#: Kinds that a sweep compares; `limit` rides along in every block.
+RANKED: tuple[Kind, ...] = ("static", "dynamic", "fused")
+
+DEVICES = ("cpu", "gpu")
+
+_WORDS: Mapping[str, Sequence[str]] = {
+    "cell": CELL_NAMES,
+    "lengths": get_args(Lengths),
+    "initial_state": get_args(InitialState),
+    "dtype": get_args(Dtype),
+    "device": DEVICES,
+    "mode": MODES,
+}
+
+
+#: Axes that are fields of a case, the slowest to vary first.
+CASE_AXES = (
+    *("device", "dtype", "cell", "layers", "hidden", "inputs"),
+    *("batch", "lengths", "initial_state", "seq_len"),
+)
+
+#: A case takes minutes: more of them than this are a slip of the keyboard.
+MAX_CASES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """What varies. Empty `backend` or `strategy` means all of them."""
+
+    cell: tuple[str, ...]
+    seq_len: tuple[int, ...]
+    batch: tuple[int, ...]
+    layers: tuple[int, ...]
+    hidden: tuple[int, ...]
+    inputs: tuple[int, ...]
+    lengths: tuple[str, ...]
+    dtype: tuple[str, ...]
+    device: tuple[str, ...]
+    mode: tuple[str, ...]
+    initial_state: tuple[str, ...] = ("zeros",)
+    backend: tuple[str, ...] = ()
+    strategy: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for axis in fields(self):
+            values: tuple[Any, ...] = getattr(self, axis.name)
+            name = axis.name.replace("_", "-")
+            if not values and axis.name not in ("backend", "strategy"):
+                raise UsageError(f"axis {name}: has no value")
+            for value in values:
+                self._check(axis.name, name, value)
+            for value, count in Counter(values).items():
+                if count > 1:
+                    raise UsageError(f"axis {name}: value {value} is given twice")
+        cases = math.prod(len(getattr(self, name)) for name in CASE_AXES)
+        if cases > MAX_CASES:
+            raise UsageError(f"axes: make {cases:,} cases; allowed are {MAX_CASES:,}")
+
+    @staticmethod
+    def _check(axis: str, name: str, value: object) -> None:
+        if axis in _WORDS:
+            choose(name, str(value), _WORDS[axis])
+        elif axis == "backend":
+            choose(name, str(value), _names("backend"))
+        elif axis == "strategy":
+            choose(name, str(value), _names("strategy"))
+        elif not is_count(value):
+            raise UsageError(f"{name} {value!r}: must be a whole number of 1 or more, below 2^63")
+
+
+def is_count(value: object) -> bool:
+    """Whether a value from a file is a whole number of 1 or more that a record can hold."""
+    return type(value) is int and 1 <= value < strict.LARGEST
+
+
+def _names(part: str) -> list[str]:
+    ranked = [entry for entry in IMPLEMENTATIONS.values() if entry.kind in RANKED]
+    words = (e.backend if part == "backend" else e.strategy.name for e in ranked)
+    return list(dict.fromkeys(words))

@@ -1,0 +1,75 @@
+"""Named sweeps: TOML files in `presets/`, or of the same form elsewhere."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from backends import IMPLEMENTATIONS
+from bench.axes import Axes
+from bench.errors import UsageError, choose
+from bench.sampling import Sampling
+from bench.sweep import Sweep, cap_by_mode
+
+PRESETS = Path(__file__).with_name("presets")
+
+
+def preset_names() -> list[str]:
+    """Names that `load_preset` takes."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def load_preset(name_or_path: str) -> Sweep:
+    """Read a preset by its name, or a TOML file of the same form by its path.
+
+    Raises `UsageError` for an unknown name, a file that cannot be read, and anything in it that is
+    not a preset.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+    else:
+        path = PRESETS / f"{choose('preset', name_or_path, preset_names())}.toml"
+    try:
+        return _sweep(path, tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"preset {path}: {error.strerror}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        # No TOML, no UTF-8, a number of thousands of digits, lists nested as deep, a key missing.
+        raise UsageError(f"preset {path}: {error}") from error
+
+
+def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
+    for key in data:
+        choose(f"key in {path.name}", key, ("title", "axes", "sampling", "caps"))
+    axes = _table(path, data, "axes", [f.name for f in fields(Axes)])
+    sampling = _table(path, data, "sampling", [f.name for f in fields(Sampling)])
+    for name, values in axes.items():
+        if not isinstance(values, list):
+            raise UsageError(f"preset {path}: axis {name} {values!r}: must be a list")
+    return Sweep(
+        name=path.stem,
+        title=str(data.get("title", path.stem)),
+        axes=Axes(**{k: tuple(v) for k, v in axes.items()}),
+        sampling=Sampling(**sampling),
+        caps=_caps(path, data),
+    )
+
+
+def _caps(path: Path, data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Read the table [caps]: `"torch/static" = 10`, or `{ forward = 50, train = 10 }`."""
+    table = _table(path, data, "caps", IMPLEMENTATIONS) if "caps" in data else {}
+    return {name: cap_by_mode(name, value) for name, value in table.items()}
+
+
+def _table(
+    path: Path, data: Mapping[str, Any], name: str, allowed: Iterable[str]
+) -> dict[str, Any]:
+    table = data.get(name)
+    if not isinstance(table, dict):
+        raise UsageError(f"preset {path}: has no table [{name}]")
+    for key in table:
+        choose(f"key in [{name}] of {path.name}", key, allowed)
+    return table

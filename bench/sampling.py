@@ -1,0 +1,103 @@
+"""How often things are measured, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bench.axes import is_count
+from bench.errors import UsageError
+from bench.record import Measure
+
+#: Nobody waits longer for a benchmark.
+MAX_BUDGET_S = 7 * 86400.0
+
+
+def _between(value: object, low: float, high: float) -> bool:
+    """Whether a value from a file is a number in (low, high]."""
+    return type(value) in (int, float) and low < value <= high  # type: ignore[operator]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How often. `blocks` of steady state, of which the first few also hold cold and memory jobs.
+
+    `steady_s` and `warmup_s` are seconds, `warmup_calls` calls, of an implementation in a block.
+    `blocks_per_server` blocks of each case share the processes that fork their workers. A block
+    waits up to `quiet_wait_s` for a quiet host, less often the more has been waited. With a
+    `precision` (0.02 is 2 %) the blocks are a first look: what is not yet known that well gets as
+    many again, and then twice as many. `budget_s` bounds the measuring; what does not fit in is
+    left out. With a `memory_limit_bytes` one block also looks for the longest T that runs within
+    it, in trials of at most `probe_limit_s`.
+    """
+
+    blocks: int
+    cold_blocks: int
+    memory_blocks: int
+    steady_s: float
+    warmup_s: float
+    warmup_calls: int = 5
+    blocks_per_server: int = 1
+    quiet_wait_s: float = 60.0
+    precision: float | None = None
+    budget_s: float | None = None
+    memory_limit_bytes: int | None = None
+    probe_limit_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            *("blocks", "cold_blocks", "memory_blocks"),
+            *("warmup_calls", "blocks_per_server"),
+        ):
+            value = getattr(self, name)
+            if not is_count(value):
+                raise UsageError(
+                    f"{name} {value!r}: must be a whole number of 1 or more, below 2^63"
+                )
+        for name in ("steady_s", "warmup_s"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 < value < 3600:
+                raise UsageError(f"{name} {value!r}: must be seconds above 0")
+        if not _between(self.quiet_wait_s, -1e-9, 3600):
+            raise UsageError(f"quiet_wait_s {self.quiet_wait_s!r}: must be 0 to 3600 seconds")
+        if self.precision is not None and not _between(self.precision, 0, 1):
+            raise UsageError(f"precision {self.precision!r}: must be above 0 and below 1 (100%)")
+        if self.budget_s is not None and not _between(self.budget_s, 0, MAX_BUDGET_S):
+            raise UsageError(f"budget_s {self.budget_s!r}: must be seconds above 0, a week at most")
+        if self.memory_limit_bytes is not None and not is_count(self.memory_limit_bytes):
+            raise UsageError(
+                f"memory_limit_bytes {self.memory_limit_bytes!r}: must be a whole number of 1 or "
+                "more, below 2^63"
+            )
+        if not _between(self.probe_limit_s, 0, 3600):
+            raise UsageError(f"probe_limit_s {self.probe_limit_s!r}: must be above 0, 3600 at most")
+
+    def counts(self) -> dict[Measure, int]:
+        """In how many blocks each way of measuring takes part; what is not asked for lacks."""
+        counts: dict[Measure, int] = {
+            "steady": self.blocks,
+            "cold": self.cold_blocks,
+            "memory": self.memory_blocks,
+        }
+        return counts if self.memory_limit_bytes is None else {**counts, "capacity": 1}
+
+    def but(
+        self,
+        *,
+        blocks: int | None = None,
+        precision: float | None = None,
+        budget_s: float | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> Sampling:
+        """The same with other values; with other blocks every kind of job takes part in them."""
+        changed = self
+        if blocks is not None:
+            memory_blocks = min(blocks, self.memory_blocks)
+            changed = replace(self, blocks=blocks, cold_blocks=blocks, memory_blocks=memory_blocks)
+        return replace(
+            changed,
+            precision=self.precision if precision is None else precision,
+            budget_s=self.budget_s if budget_s is None else budget_s,
+            memory_limit_bytes=(
+                self.memory_limit_bytes if memory_limit_bytes is None else memory_limit_bytes
+            ),
+        )
