@@ -15,11 +15,12 @@ from typing import Any
 
 from backends.api import Case
 from bench.beacon import Beacon
-from bench.launch import ServerDied, Team, Worker, WorkerDied, WorkerHung
+from bench.launch import Team, Worker
 from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
 from bench.outcome import PREPARE_LIMIT_S, Outcome, Seat, request
 from bench.record import Job, Record, Status
 from bench.sampling import Sampling
+from bench.sources import ServerDied, WorkerDied, WorkerHung
 
 #: What a turn may take beyond what its calls took when they were warm, times `PATIENCE`.
 TURN_LIMIT_S = 300.0

@@ -18,8 +18,9 @@ import psutil
 from backends.api import Case
 from bench import limits
 from bench.errors import UsageError
-from bench.launch import ServerDied, Team, WorkerDied, WorkerHung
+from bench.launch import Team
 from bench.record import Job, Record, Status
+from bench.sources import ServerDied, WorkerDied, WorkerHung
 from bench.sweep import Sweep
 
 #: Values of a capacity record. The largest T is 0 where not even T=1 ran; the smallest that failed

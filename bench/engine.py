@@ -23,7 +23,7 @@ from bench.block import Block
 from bench.capacity import capacity
 from bench.estimate import job_seconds
 from bench.failures import steady_failures
-from bench.launch import Start, Team, WorkerDied, WorkerHung
+from bench.launch import Start, Team
 from bench.looks import unsettled
 from bench.naming import step_name
 from bench.noise import Gate
@@ -31,6 +31,7 @@ from bench.oracle import NoOracle, ask_oracle
 from bench.outcome import alone
 from bench.record import Job, Record, Status
 from bench.selection import absent_backends
+from bench.sources import WorkerDied, WorkerHung
 from bench.store import Store
 from bench.sweep import Setting, Sweep
 

@@ -13,67 +13,30 @@ import json
 import os
 import socket
 import struct
-import subprocess
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from backends import BACKENDS
-from bench.ending import MARK, exit_text, has_ended, kill_group, kill_marked
+from bench import sources
+from bench.ending import exit_text, has_ended, kill_group
+from bench.sources import ForkServer, ServerDied, Setup, Source, Spawner, WorkerDied, WorkerHung
 from bench.worker_log import shorten
 
 Start = Literal["fork", "spawn"]
-
-#: A server that takes longer than this to import its framework is taken for hung.
-IMPORT_LIMIT_S = 180.0
-
-#: A server that has its framework forks at once: one that takes longer is deadlocked.
-FORK_LIMIT_S = 30.0
-
-#: A worker that lives this long after it was told to end, or broke off, is killed.
-EXIT_LIMIT_S = 5.0
 
 #: An answer that has begun goes on at once: one that pauses for longer is not completed.
 REPLY_LIMIT_S = 30.0
 
 
-class WorkerDied(Exception):
-    """The worker is gone; the message says how it ended."""
-
-
-class ServerDied(WorkerDied):
-    """The worker went with its fork server: no fault of what it was doing."""
-
-
-class WorkerHung(Exception):
-    """The worker did not answer in time; it has been killed."""
-
-
-class _Source(Protocol):
-    """Where workers of one backend come from."""
-
-    def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
-        """Start a worker that owns a copy of the descriptor; returns its process id."""
-
-    def wait(self, pid: int) -> int | None:
-        """Block until a worker that was killed has ended; its exit code, negative for a signal.
-
-        None where the source itself is gone, and its workers with it.
-        """
-
-    def close(self) -> None:
-        """End the source and all that it has started. A second time does nothing."""
-
-
 class Worker:
     """One worker process and the channel to it. Requests block; there is one at a time."""
 
-    def __init__(self, backend: str, source: _Source, environment: Mapping[str, str]) -> None:
+    def __init__(self, backend: str, source: Source, environment: Mapping[str, str]) -> None:
         self.backend = backend
         self._source = source
         ours, theirs = socket.socketpair()
@@ -118,7 +81,7 @@ class Worker:
             self._reap()
             raise WorkerHung(f"stopped within its answer to {op!r}") from error
         except (EOFError, OSError, ValueError) as error:
-            ended = has_ended(self.pid, EXIT_LIMIT_S)
+            ended = has_ended(self.pid, sources.EXIT_LIMIT_S)
             code = self._reap()
             if code is None:
                 raise ServerDied(f"worker ended during {op!r}: with its fork server") from error
@@ -146,7 +109,7 @@ class Worker:
         try:
             with suppress(OSError, EOFError):
                 self._channel.send_bytes(json.dumps({"op": "close"}).encode())
-                if self._channel.poll(EXIT_LIMIT_S):
+                if self._channel.poll(sources.EXIT_LIMIT_S):
                     self._channel.recv_bytes()  # end of file: it has closed its side
         finally:
             # What hangs in its exit, or was left by it, has had its time.
@@ -157,147 +120,6 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Process:
-    """A process that was started, and what it starts: all that has its mark."""
-
-    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
-        self.pid = process.pid
-        self._process = process
-        self._mark = mark
-        self._code: int | None = None
-
-    def end(self) -> int:
-        """Kill what is left of it; its exit code, negative for a signal.
-
-        A second time does nothing; one that was interrupted is completed.
-        """
-        if self._code is None:
-            if self._process.returncode is None:
-                kill_group(self.pid)
-            code = self._process.wait()
-            # A session of its own is out of the group's reach, and so are a server's workers.
-            kill_marked(self._mark)
-            self._code = code
-        return self._code
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Setup:
-    """What a process of a backend is started with: interpreter, threads, CPUs, environment."""
-
-    backend: str
-    threads: int
-    cpus: Sequence[int]
-    log: IO[bytes]
-    python: str
-
-    def start(
-        self, descriptor: int, *flags: str, environment: Mapping[str, str] | None = None
-    ) -> _Process:
-        """Start a process that owns a copy of the descriptor, in a process group of its own."""
-        mark = uuid.uuid4().hex
-        process = subprocess.Popen(
-            [
-                *(self.python, "-m", "bench.serve", "--backend", self.backend),
-                *("--threads", str(self.threads), "--cpus", ",".join(map(str, self.cpus))),
-                *("--parent", str(os.getpid()), "--fd", str(descriptor), *flags),
-            ],
-            env={
-                **os.environ,
-                **BACKENDS[self.backend].environment(self.threads),
-                **(environment or {}),
-                MARK: mark,
-            },
-            pass_fds=[descriptor],
-            process_group=0,
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-        )
-        return _Process(process, mark)
-
-
-class _Spawner:
-    """A fresh interpreter for each worker."""
-
-    def __init__(self, setup: _Setup) -> None:
-        self._setup = setup
-        self._processes: dict[int, _Process] = {}
-
-    def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
-        process = self._setup.start(descriptor, environment=environment)
-        self._processes[process.pid] = process
-        return process.pid
-
-    def wait(self, pid: int) -> int:
-        code = self._processes[pid].end()
-        del self._processes[pid]
-        return code
-
-    def close(self) -> None:
-        for pid in list(self._processes):
-            self.wait(pid)
-
-
-class _ForkServer:
-    """A process that has imported the framework, run nothing of it, and forks workers."""
-
-    def __init__(self, setup: _Setup) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                self._process = setup.start(theirs.fileno(), "--serve")
-            except OSError as error:
-                self._control.close()
-                raise WorkerDied(f"no fork server could be started ({error})") from error
-        self._control.settimeout(IMPORT_LIMIT_S)
-        #: Threads that importing the framework left running; forking is safe with one only.
-        try:
-            self.threads = int(self._answer()["threads"])
-        except BaseException:
-            self.close()
-            raise
-        self._control.settimeout(FORK_LIMIT_S)
-
-    def _ask(self, request: Mapping[str, Any], *descriptors: int) -> dict[str, Any]:
-        """Ask for one thing. Where no answer was read, the server is gone, and its workers too."""
-        try:
-            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
-            return self._answer()
-        except BaseException:
-            self.close()
-            raise
-
-    def _answer(self) -> dict[str, Any]:
-        try:
-            message = self._control.recv(1 << 16)
-        except TimeoutError as error:
-            limit_s = self._control.gettimeout()
-            raise WorkerHung(f"no answer from the fork server in {limit_s:.0f} s") from error
-        except ConnectionError:
-            message = b""
-        if not message:
-            has_ended(self._process.pid, EXIT_LIMIT_S)
-            code = self._process.end()
-            raise WorkerDied(f"fork server ended: {exit_text(code)}; see workers.log")
-        answer: dict[str, Any] = json.loads(message)
-        return answer
-
-    def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
-        request = {"op": "fork", "environment": dict(environment)}
-        return int(self._ask(request, descriptor)["pid"])
-
-    def wait(self, pid: int) -> int | None:
-        try:
-            return int(self._ask({"op": "wait", "pid": pid})["code"])
-        except (OSError, WorkerDied, WorkerHung):
-            return None
-
-    def close(self) -> None:
-        self._control.close()
-        self._process.end()
 
 
 class Team:
@@ -319,9 +141,9 @@ class Team:
         self._start = start
         self._log_path = log
         self._log = log.open("ab")
-        self._setup = _Setup(backend="", threads=threads, cpus=cpus, log=self._log, python=python)
+        self._setup = Setup(backend="", threads=threads, cpus=cpus, log=self._log, python=python)
         self._fresh_folders = 0
-        self.sources: dict[str, _Source] = {}
+        self.sources: dict[str, Source] = {}
         #: Why a backend's workers are spawned although forking was asked for.
         self.notes: dict[str, str] = {}
         self._failed: dict[str, Exception] = {}
@@ -336,15 +158,15 @@ class Team:
             self.close()
             raise
 
-    def _source(self, name: str) -> _Source:
+    def _source(self, name: str) -> Source:
         setup = replace(self._setup, backend=name)
         if self._start == "fork":
-            server = _ForkServer(setup)
+            server = ForkServer(setup)
             if server.threads == 1:
                 return server
             server.close()
             self.notes[name] = f"spawned: its import leaves {server.threads} threads"
-        return _Spawner(setup)
+        return Spawner(setup)
 
     def worker(self, backend: str, *, fresh_cache: bool = False) -> Worker:
         """Start a worker.

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from backends.api import Case
-from bench.launch import Team, WorkerDied, WorkerHung
+from bench.launch import Team
 from bench.record import Status
+from bench.sources import WorkerDied, WorkerHung
 
 #: The oracle is slow and obvious, not fast.
 ORACLE_LIMIT_S = 1800.0

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.launch import ServerDied, Team, WorkerDied, WorkerHung
+from bench.launch import Team
 from bench.record import Job, Record, Status
+from bench.sources import ServerDied, WorkerDied, WorkerHung
 
 #: Limit of a request that builds: compiling an unrolled network may take minutes.
 PREPARE_LIMIT_S = 600.0

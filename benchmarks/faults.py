@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import block, counters, launch, outcome, run
+from bench import block, counters, outcome, run, sources
 from bench.errors import UsageError, choose
 from bench.record import Status
 from bench.store import Run, read_run
@@ -46,7 +46,7 @@ from tests.scripted_runs import (
 LIMITS_S: dict[Any, dict[str, float]] = {
     block: {"PREPARE_LIMIT_S": 4.0, "TURN_LIMIT_S": 4.0},
     outcome: {"PREPARE_LIMIT_S": 4.0},
-    launch: {"EXIT_LIMIT_S": 1.0, "FORK_LIMIT_S": 2.0, "IMPORT_LIMIT_S": 10.0},
+    sources: {"EXIT_LIMIT_S": 1.0, "FORK_LIMIT_S": 2.0, "IMPORT_LIMIT_S": 10.0},
 }
 
 FINE = ("fine", "fine-too")

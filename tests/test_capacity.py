@@ -22,12 +22,13 @@ from bench.capacity import FAILED, LARGEST, LIMIT, Found, Trial, is_close, searc
 from bench.cli import main
 from bench.errors import UsageError
 from bench.estimate import job_seconds, trials
-from bench.launch import ServerDied, Team, WorkerDied
+from bench.launch import Team
 from bench.limits import V1, V2, Group, Place
 from bench.record import Job, Record, Status
 from bench.report import Report, build
 from bench.report.evidence import groups_of
 from bench.sampling import Sampling
+from bench.sources import ServerDied, WorkerDied
 from bench.store import Run
 from bench.sweep import Sweep
 from tests import synthetic

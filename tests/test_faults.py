@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 
 import backends
-from bench import block, counters, launch, machine, outcome, run
+from bench import block, counters, machine, outcome, run
 from bench.errors import UsageError
 from bench.launch import Start
 from bench.looks import unsettled
@@ -62,7 +62,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Start], Surv
             registered() as mark,
             patch.multiple(block, **limits),
             patch.object(outcome, "PREPARE_LIMIT_S", 4.0),
-            patch.object(launch, "EXIT_LIMIT_S", 1.0),
+            patch.object(sources, "EXIT_LIMIT_S", 1.0),
         ):
             plan = sweep(*plan_of, blocks=1)
             result = execute(tmp_path_factory.mktemp(start), plan, start)

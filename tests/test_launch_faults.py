@@ -17,12 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import block, launch, run
+from bench import block, launch, run, sources
 from bench.beacon import Beacon
 from bench.ending import MARK, kill_marked
 from bench.errors import StoreError
-from bench.launch import Start, Team, Worker, WorkerDied, WorkerHung
+from bench.launch import Start, Team, Worker
 from bench.record import Status
+from bench.sources import WorkerDied, WorkerHung
 from bench.store import Run, read_run
 from benchmarks import faults, kill
 from tests import scripted
@@ -86,7 +87,7 @@ def test_an_answer_that_is_none_ends_the_worker_only(
     monkeypatch: pytest.MonkeyPatch, lines: str, error: type[Exception], said: str
 ) -> None:
     monkeypatch.setattr(launch, "REPLY_LIMIT_S", 1.0)
-    monkeypatch.setattr(launch, "EXIT_LIMIT_S", 2.0)
+    monkeypatch.setattr(sources, "EXIT_LIMIT_S", 2.0)
     with Worker("scripted", Speaking(lines), {}) as worker:
         with pytest.raises(error, match=said):
             worker.request({"op": "turn"}, limit_s=20.0)
@@ -242,7 +243,7 @@ def test_a_fork_server_that_is_lost_is_replaced_and_costs_nobody(
     after: int,
 ) -> None:
     """Between two blocks, and when all that take part in one have been built."""
-    monkeypatch.setattr(launch, "FORK_LIMIT_S", 2.0)
+    monkeypatch.setattr(sources, "FORK_LIMIT_S", 2.0)
     lost: list[int] = []
     plan = sweep("fine", "fine-too", cold_blocks=2, memory_blocks=1)
     hit = Acting(lambda: lost.append(signal_server(number)), measure, after)
@@ -279,7 +280,7 @@ def test_a_framework_whose_import_never_ends_stops_nobody(
     (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(3600)\n")
     monkeypatch.setenv(scripted.MODULE_VARIABLE, "sleeper")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(launch, "IMPORT_LIMIT_S", 10.0)
+    monkeypatch.setattr(sources, "IMPORT_LIMIT_S", 10.0)
     check_only_scripted_failed(execute(tmp_path, sweep("fine", blocks=1)), Status.TIMEOUT)
 
 
