@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 
 import backends
-from bench import block, counters, machine, outcome, run
+from bench import block, counters, machine, outcome, run, sources
 from bench.errors import UsageError
 from bench.launch import Start
 from bench.looks import unsettled
