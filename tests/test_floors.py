@@ -185,7 +185,7 @@ def test_a_floor_that_no_pair_was_measured_for_is_said_to_be_assumed() -> None:
         assert f"{backend} train steady" in said[0]
         assert f"{backend} train cold" in said[0]
         assert f"{backend} forward" not in said[0]
-    assert said[0].endswith("a floor of 1% is assumed")
+    assert said[0].endswith("a floor of 1 % is assumed")
     assert not any("no identical" in w for w in build([whole]).runs[0].warnings)
 
 

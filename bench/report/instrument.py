@@ -18,7 +18,7 @@ from bench.record import TWIN_IN_OTHER, Measure
 from bench.report import format as fmt
 from bench.report.evidence import Group, kind_of
 from bench.report.model import Layout, Table
-from bench.report.rows import intervals, level, ratio_columns
+from bench.report.rows import MARGIN, intervals, level, ratio_columns
 from bench.store import Run, mapping_in
 
 _CAPTION = """\
@@ -27,7 +27,7 @@ with the {level} interval over blocks. Two workers: the second one is in a proce
 two frameworks are. Floor: what a difference must exceed to be called one, the larger of 1 % and \
 the far end of the interval. Failed: the two were called different, so that nothing that rests on \
 it gets a verdict; the interval is widened for the number of pairs that say the same thing. Wide: \
-further out than half the margin of {margin:.0%}, too coarse to show that two things are equally \
+further out than half the margin of {margin}, too coarse to show that two things are equally \
 fast. No interval: there are fewer than two blocks."""
 
 #: Arms interfere where alone and paired differ by more than this, and than so many times what the
@@ -59,7 +59,7 @@ def identical(groups: Sequence[Group], _layout: Layout) -> Table | None:
     return Table(
         name="identical",
         title="The instrument: identical pairs",
-        caption=_CAPTION.format(level=level(groups), margin=stats.MARGIN),
+        caption=_CAPTION.format(level=level(groups), margin=MARGIN),
         frame=frame,
         display=display,
         heads=("mode", "run") if several else ("mode",),
@@ -158,7 +158,7 @@ def _lacking(groups: Sequence[Group]) -> list[str]:
     said = []
     if within:
         said.append(
-            f"no identical pair: {', '.join(within)}; a floor of {stats.FLOOR:.0%} is assumed"
+            f"no identical pair: {', '.join(within)}; a floor of {100 * stats.FLOOR:g} % is assumed"
         )
     if across:
         said.append(

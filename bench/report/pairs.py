@@ -13,7 +13,7 @@ from bench.record import MEASURES, TO_FIRST, Status
 from bench.report import format as fmt
 from bench.report.evidence import Group
 from bench.report.model import Footnotes, Layout, Table
-from bench.report.rows import ends, identity, intervals, level, over_blocks, ratio_columns
+from bench.report.rows import MARGIN, ends, identity, intervals, level, over_blocks, ratio_columns
 
 #: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
 SMALL_BYTES = 8e6
@@ -25,7 +25,7 @@ over blocks; one block has none. Steady: a call after warm-up. First result: bui
 first call in a fresh process. Peak: host memory above the imported framework (small: a side is \
 below 8 MB, where a constant error of 0.2-0.3 MB rules). Verdict: the first one's steady time; \
 faster or slower where the interval excludes 1 and the effect is above the A/A floor, 1 % or \
-more; else equivalent where it was shown to be less than {margin:.0%} either way, and else one \
+more; else equivalent where it was shown to be less than {margin} either way, and else one \
 cannot tell; with a drift where the second half of the blocks had another ratio than the first, \
 by more than 2 %. Break-even: calls after which the one with the sooner first result has lost its \
 lead, to two digits; "never (a)", "never (b)": that one leads in both. Static strategies come \
@@ -73,7 +73,7 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     return Table(
         name="static-dynamic",
         title="Static against dynamic",
-        caption=_CAPTION.format(level=level(groups), margin=stats.MARGIN)
+        caption=_CAPTION.format(level=level(groups), margin=MARGIN)
         + (_CAPACITY_CAPTION if looked_for else ""),
         frame=frame,
         display=display,

@@ -10,13 +10,13 @@ from bench import stats
 from bench.report import format as fmt
 from bench.report.evidence import Group, kind_of
 from bench.report.model import Layout, Table
-from bench.report.rows import ends, identity, intervals, level, ratio_columns, spread
+from bench.report.rows import MARGIN, ends, identity, intervals, level, ratio_columns, spread
 
 _CAPTION = """\
 Ratio: steady time over that of the fastest of the case, paired within blocks, with the {level} \
 t-interval over blocks (one block has none). "cannot tell": the interval includes 1 or the effect \
 is below the A/A floor (that of two workers too, where the two are of different frameworks), so \
-that the order of the two is open; "equivalent": so is it, but they are less than {margin:.0%} \
+that the order of the two is open; "equivalent": so is it, but they are less than {margin} \
 apart. Only implementations that were ok are ranked; those whose outputs were wrong have no times. \
 Each interval is for its own row: they are not widened for the number of rows, nor for the fastest \
 having been picked after the fact."""
@@ -49,7 +49,7 @@ def ranking(groups: Sequence[Group], layout: Layout) -> Table | None:
     return Table(
         name="ranking",
         title="Across frameworks",
-        caption=_CAPTION.format(level=level(groups), margin=stats.MARGIN),
+        caption=_CAPTION.format(level=level(groups), margin=MARGIN),
         frame=frame,
         display=display,
         heads=layout.heads(),

@@ -12,6 +12,9 @@ from bench import stats
 from bench.report import format as fmt
 from bench.report.evidence import Group, Outcome
 
+#: The margin of a verdict, as words.
+MARGIN = f"{100 * stats.MARGIN:g} %"
+
 
 def identity(group: Group, implementation: str) -> dict[str, object]:
     """Which run, case, mode and implementation: what every row starts with."""
