@@ -132,7 +132,8 @@ def capacity(team: Team, job: Job, block: int, sweep: Sweep, go_on: Callable[[],
     values: dict[str, float] = {LIMIT: limit_bytes}
     if found.failed is not None:
         values[FAILED] = found.failed
-    if found.failed is not None or found.largest:
+    # That no T runs is known where T=1 was tried, and not where something else ended the search.
+    if found.largest or (found.failed is not None and is_close(0, found.failed)):
         values[LARGEST] = found.largest
     return Record(
         job=job,

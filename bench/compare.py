@@ -74,9 +74,9 @@ class Row:
     @property
     def verdict(self) -> Word:
         """Slower beyond the limit, faster at all, not slower beyond the limit, or not known."""
-        if self.ratio is None or self.floor.failed:
+        if self.ratio is None or self.floor.withholds:
             return "cannot tell"
-        if self.p_family <= stats.ALPHA and self.ratio.ratio > 1 + self.floor.value:
+        if self.p_family <= stats.ALPHA and self.ratio.ratio > 1 + self.floor.least:
             return "slower"
         found = stats.Judgement(ratio=self.ratio, floor=self.floor, margin=self.limit)
         if found.faster == "holds":
@@ -312,8 +312,8 @@ def _unmatched(job: Job, old: Evidence | None, new: Evidence | None) -> Unmatche
         reason = at_fault.outcome.reason or f"{job.measure} has no value"
         if at_fault is new:
             effect = _effect(new.outcome.status)
-        elif old.outcome.status == Status.INTERRUPTED and not _left_out(new):
-            effect = "cannot tell"  # it was to be measured, and may have become slower
+        elif (old.outcome.ok or old.outcome.status == Status.INTERRUPTED) and not _left_out(new):
+            effect = "cannot tell"  # it was measured in part, and may have become slower
     return Unmatched(
         job=job,
         old=NOT_PLANNED if old is None else old.outcome.status,

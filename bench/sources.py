@@ -128,8 +128,11 @@ class Spawner:
         self._processes[process.pid] = process
         return process.pid
 
-    def wait(self, pid: int) -> int:
-        code = self._processes[pid].end()
+    def wait(self, pid: int) -> int | None:
+        process = self._processes.get(pid)
+        if process is None:
+            return None  # this source was closed, and its workers with it
+        code = process.end()
         del self._processes[pid]
         return code
 

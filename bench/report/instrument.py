@@ -196,6 +196,7 @@ def _meaningless(group: Group, pair: Pair) -> float:
         twins.alone_change
         for twins in group.floors.twins
         if (twins.job.backend, twins.job.mode) == (pair.backend, group.mode)
+        and not twins.job.has_second_worker
     )
     return max((abs(change) for change in changes if change is not None), default=0.0)
 
@@ -226,7 +227,8 @@ def _overhead(run: Run) -> str:
 def _noise(run: Run) -> str:
     """How many measurements were disturbed, and the reasons given most often."""
     labels = {
-        (record.block, str(record.worker.get("at")), record.job.measure): noise
+        # The jobs of a steady block were measured together, the others each by itself.
+        (record.block, str(record.worker.get("turns", record.job.key))): noise
         for record in run.records
         if isinstance(noise := record.worker.get("noise"), Mapping)
     }

@@ -16,7 +16,8 @@ _CAPTION = """\
 Ratio: steady time over that of the fastest of the case, paired within blocks, with the {level} \
 t-interval over blocks (one block has none). "cannot tell": the interval includes 1 or the effect \
 is below the A/A floor (that of two workers too, where the two are of different frameworks), so \
-that the order of the two is open; "equivalent": so is it, but they are less than {margin} \
+that the order of the two is open, or an identical pair that it rests on failed or lacks: then \
+nobody has a rank; "equivalent": so is it, but they are less than {margin} \
 apart. Only implementations that were ok are ranked; those whose outputs were wrong have no times. \
 Each interval is for its own row: they are not widened for the number of rows, nor for the fastest \
 having been picked after the fact."""
@@ -43,7 +44,7 @@ def ranking(groups: Sequence[Group], layout: Layout) -> Table | None:
     display["kind"] = frame["kind"].fillna(fmt.NONE)
     unit = fmt.seconds(frame["steady_s"])
     display[f"steady ({unit.name})"] = fmt.each(fmt.digits, frame["steady_s"] / unit.scale)
-    display["ratio"] = intervals(frame, "ratio").mask(frame["verdict"] == "fastest", "1")
+    display["ratio"] = intervals(frame, "ratio").mask(frame["is_reference"], "1")
     display["verdict"] = frame["verdict"].fillna(fmt.NONE)
     display["status"] = status
     return Table(
@@ -59,43 +60,52 @@ def ranking(groups: Sequence[Group], layout: Layout) -> Table | None:
 
 
 def _rows(group: Group) -> list[dict[str, object]]:
-    """The rows of a group: the ranked ones in order, then the others."""
+    """The rows of a group: those that can be held against the fastest in order, then the others.
+
+    Where an identical pair that any of them rests on failed or lacks, nobody has a rank.
+    """
     names = [n for n in group.implementations("steady") if kind_of(n) not in _UNRANKED]
     ranked = [n for n in names if group.get(n, "steady").outcome.rankable]
-    ratios = _against_fastest(group, ranked)
-    order = sorted(ratios, key=lambda name: ratios[name].ratio)
+    best, ratios = _against_fastest(group, ranked)
+    floors = {name: _floor(group, name, best) for name in ratios}
+    withheld = any(floor.withholds for floor in floors.values())
+    order = sorted(ratios, key=lambda name: (name != best, ratios[name].ratio))
     rest = [name for name in names if name not in ratios]
+
+    def verdict(name: str) -> str | None:
+        if name not in ratios:
+            return None
+        if name != best:
+            return stats.finding(ratios[name], floors[name])
+        return "cannot tell" if withheld else "fastest"
+
     return [
         {
             **identity(group, name),
             "kind": kind_of(name),
             **ends(group.outcomes(name, "steady")),
-            "rank": order.index(name) + 1 if name in ratios else None,
+            "rank": order.index(name) + 1 if name in ratios and not withheld else None,
             **spread("steady_s", group.get(name, "steady").steady),
             **ratio_columns("ratio", ratios.get(name)),
-            "verdict": _verdict(group, name, order, ratios),
+            "is_reference": name == best,
+            "verdict": verdict(name),
         }
         for name in order + rest
     ]
 
 
-def _verdict(
-    group: Group, name: str, order: Sequence[str], ratios: dict[str, stats.Ratio]
-) -> str | None:
-    if name not in ratios:
-        return None
-    best = order[0]
+def _floor(group: Group, name: str, best: str) -> stats.Floor:
+    """What a difference of two implementations must exceed; nothing for one and itself."""
     if name == best:
-        return "fastest"
-    backend = name.split("/", maxsplit=1)[0]
-    other, floors = best.split("/", maxsplit=1)[0], group.floors
-    if backend == other:
-        return stats.finding(ratios[name], floors.within(backend, group.mode, "steady"))
-    return stats.finding(ratios[name], floors.between(backend, other, group.mode))
+        return stats.UNMEASURED
+    a, b = (each.split("/", maxsplit=1)[0] for each in (name, best))
+    if a == b:
+        return group.floors.within(a, group.mode, "steady")
+    return group.floors.between(a, b, group.mode)
 
 
-def _against_fastest(group: Group, ranked: Sequence[str]) -> dict[str, stats.Ratio]:
-    """Ratios to the fastest, of those that share a block with it.
+def _against_fastest(group: Group, ranked: Sequence[str]) -> tuple[str, dict[str, stats.Ratio]]:
+    """The fastest, and ratios to it of those that share a block with it.
 
     The fastest by median is where to start; where another is faster than it in the blocks that both
     have, that one takes its place. Paired ratios need not be transitive within noise, so that a
@@ -103,14 +113,15 @@ def _against_fastest(group: Group, ranked: Sequence[str]) -> dict[str, stats.Rat
     """
     blocks = {name: group.get(name, "steady").paired for name in ranked}
     ratios: dict[str, stats.Ratio] = {}
-    best = ranked[0] if ranked else None
+    best, following = "", ranked[0] if ranked else None
     tried: set[str] = set()
-    while best is not None and best not in tried:
+    while following is not None and following not in tried:
+        best = following
         tried.add(best)
         found = {
             name: stats.steady_ratio(blocks[name], blocks[best], group.confidence)
             for name in ranked
         }
         ratios = {name: ratio for name, ratio in found.items() if ratio is not None}
-        best = min(ratios, key=lambda name: ratios[name].ratio)
-    return ratios
+        following = min(ratios, key=lambda name: ratios[name].ratio, default=None)
+    return best, ratios

@@ -58,8 +58,17 @@ class Floor:
         return self.too_wide_for(MARGIN)
 
     def too_wide_for(self, margin: float) -> bool:
-        """Whether the A/A bound is more than half the margin."""
-        return self.bound > margin / 2
+        """Whether the A/A bound, or what is assumed without one, is more than half the margin."""
+        return (self.bound if self.measured else self.value) > margin / 2
+
+    @property
+    def least(self) -> float:
+        """What a difference must exceed to be called one.
+
+        A floor that is too coarse to show that two things are equally fast shows a difference only
+        where it is beyond floor and margin together.
+        """
+        return (1 + self.value) * (1 + MARGIN) - 1 if self.wide else self.value
 
 
 #: What holds where no A/A pair was measured.
@@ -108,7 +117,7 @@ def judge(ratio: Ratio | None, floor: float | Floor = FLOOR) -> Verdict:
     if isinstance(floor, Floor):
         if floor.withholds:
             return "cannot tell"
-        floor = floor.value
+        floor = floor.least
     if ratio is None:
         return "cannot tell"
     if ratio.high < 1 and ratio.ratio * (1 + floor) < 1:
