@@ -124,9 +124,25 @@ def check_batch(case: Case, batch: Batch) -> None:
         raise ValueError(f"targets {batch.targets.shape}: must be {(b, t, case.hidden)}")
     if (batch.lengths is None) != (case.lengths == "full"):
         raise ValueError(f"lengths={batch.lengths} for a case with {case.lengths} lengths")
+    if batch.initial_state is not None:
+        _check_state(case, batch.initial_state, b)
     if batch.lengths is not None:
         if batch.lengths.shape != (b,):
             raise ValueError(f"lengths {batch.lengths.shape}: must be {(b,)}")
         for length in batch.lengths.tolist():
             if not 0 <= length <= t:
                 raise ValueError(f"length {length}: must be between 0 and T={t}")
+
+
+def _check_state(case: Case, state: State, batch: int) -> None:
+    """Raise `ValueError` for a state that has not all arrays [B, H] of all layers."""
+    if len(state) != case.layers:
+        raise ValueError(f"initial state of {len(state)} layers, the case has {case.layers}")
+    wanted = (batch, case.hidden)
+    for number, layer in enumerate(state):
+        for name in CELLS[case.cell].state:
+            shape = layer[name].shape if name in layer else None
+            if shape != wanted:
+                raise ValueError(
+                    f"initial state {name} of layer {number} {shape}: must be {wanted}"
+                )

@@ -80,9 +80,11 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
 
     if len(runs) > 1 and out is None:
         raise UsageError(f"report of {len(runs)} runs: name a folder for the tables with --out")
+    folder = out or runs[0]
+    if (folder / "manifest.json").exists() and folder.resolve() not in {r.resolve() for r in runs}:
+        raise UsageError(f"output folder {folder}: holds another run; name a new one")
     result = reports.build([read_run(folder) for folder in runs])
     reports.print_report(result, Console())
-    folder = out or runs[0]
     written = reports.write(result, folder)
     click.echo(f"\n{folder}: {', '.join(path.name for path in written)}")
     return OK

@@ -162,6 +162,10 @@ def _publish(result: Run) -> int:
     from bench.run import failed
 
     if not result.records:
+        if result.manifest["status"] == "out of budget":
+            said = "the budget was spent before anything was measured; give it a larger one"
+            click.echo(f"bench: {result.folder}: {said}", err=True)
+            return FAILED
         click.echo(f"bench: {result.folder}: stopped before anything was measured", err=True)
         return INTERRUPTED
     report = reports.build([result])

@@ -7,6 +7,7 @@ only what is not settled.
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import time
@@ -23,7 +24,7 @@ from bench.block import Block
 from bench.capacity import capacity
 from bench.estimate import job_seconds
 from bench.failures import steady_failures
-from bench.launch import Start, Team
+from bench.launch import OutOfTime, Start, Team
 from bench.looks import unsettled
 from bench.naming import step_name
 from bench.noise import Gate
@@ -95,6 +96,8 @@ class Engine:
         """Measure every block that has no record yet; returns the manifest's status."""
         self._progress = progress
         self._began_s, self._spent_s = time.monotonic(), 0.0
+        budget_s = self._sweep.sampling.budget_s
+        self._deadline_s = math.inf if budget_s is None else self._began_s + budget_s
         sampling = self._sweep.sampling
         n, end = sampling.blocks, max(sampling.counts().values())
         looks = [range(end)]
@@ -114,6 +117,8 @@ class Engine:
                         self._generation(settings, few, scratch)
         except _Halted as halted:
             return str(halted)
+        except OutOfTime:
+            return "out of budget"
         return "finished"
 
     @contextmanager
@@ -142,6 +147,7 @@ class Engine:
             start=self._start,
             log=self._store.folder / "workers.log",
             scratch=scratch,
+            deadline_s=self._deadline_s,
         ) as team:
             if not self._manifest["backends"]:
                 self._manifest["backends"] = {name: describe(team, name) for name in present}

@@ -110,6 +110,8 @@ def export(run: Run, path: Path) -> Path:
         raise UsageError(f"file {path}: {path.parent} is no folder that can be written to")
     if path.is_dir():
         raise UsageError(f"file {path}: is a folder")
+    if path.exists() and not _is_export(path):
+        raise UsageError(f"file {path}: is there, and no export; name a new one")
     # Where the system keeps what may be lost: a folder that is left by a kill is no part of a run.
     with tempfile.TemporaryDirectory(prefix="rnn-bench-") as scratch:
         written = Path(scratch, "benchmark.json")
@@ -131,6 +133,15 @@ def undisturbed(environment: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a file is one of pytest-benchmark's, which may be replaced."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and "benchmarks" in data
 
 
 def _replay(folder: Path, path: Path, scratch: Path) -> str:

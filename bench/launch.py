@@ -10,10 +10,12 @@ ends who was asked: the answer would be taken for that to the next question.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -33,11 +35,24 @@ Start = Literal["fork", "spawn"]
 REPLY_LIMIT_S = 30.0
 
 
+class OutOfTime(Exception):
+    """The time of the whole run is over: nobody's fault, and no result."""
+
+
 class Worker:
     """One worker process and the channel to it. Requests block; there is one at a time."""
 
-    def __init__(self, backend: str, source: Source, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        backend: str,
+        source: Source,
+        environment: Mapping[str, str],
+        *,
+        deadline_s: float = math.inf,
+    ) -> None:
+        """`deadline_s` is a time of the monotonic clock after which no answer is waited for."""
         self.backend = backend
+        self._deadline_s = deadline_s
         self._source = source
         ours, theirs = socket.socketpair()
         with theirs:
@@ -58,7 +73,8 @@ class Worker:
         """Send a request and wait for its reply.
 
         Raises `WorkerDied` when the process ends or breaks off without one, `ServerDied` when that
-        was its server's end, `WorkerHung` after `limit_s`. Whatever is raised, the worker is gone.
+        was its server's end, `WorkerHung` after `limit_s`, `OutOfTime` at the deadline. Whatever is
+        raised, the worker is gone.
         """
         if self._ended:
             raise WorkerDied(f"worker ended before {message['op']!r}")
@@ -73,8 +89,11 @@ class Worker:
         op = message["op"]
         try:
             self._channel.send_bytes(json.dumps(message).encode())
-            if not self._channel.poll(limit_s):
+            left_s = self._deadline_s - time.monotonic()
+            if not self._channel.poll(max(0.0, min(limit_s, left_s))):
                 self._reap()
+                if left_s < limit_s:
+                    raise OutOfTime(f"no time is left for an answer to {op!r}")
                 raise WorkerHung(f"no answer to {op!r} within {limit_s:.0f} s")
             reply: dict[str, Any] = json.loads(self._channel.recv_bytes())
         except BlockingIOError as error:
@@ -135,8 +154,14 @@ class Team:
         log: Path,
         scratch: Path,
         python: str = sys.executable,
+        deadline_s: float = math.inf,
     ) -> None:
-        """`python` is the interpreter of the environment that has the frameworks."""
+        """`python` is the interpreter of the environment that has the frameworks.
+
+        After `deadline_s`, a time of the monotonic clock, what is asked of a worker raises
+        `OutOfTime`.
+        """
+        self._deadline_s = deadline_s
         self.scratch = scratch
         self._start = start
         self._log_path = log
@@ -188,7 +213,7 @@ class Team:
             folder.mkdir(exist_ok=True)
             environment[variable] = str(folder)
         try:
-            return Worker(backend, self.sources[backend], environment)
+            return self._start_worker(backend, environment)
         except (WorkerDied, WorkerHung):
             # The server was killed or is deadlocked: another one costs an import, not the run.
             self.sources[backend].close()
@@ -197,7 +222,11 @@ class Team:
             except (WorkerDied, WorkerHung) as error:
                 self._failed[backend] = error
                 raise
-            return Worker(backend, self.sources[backend], environment)
+            return self._start_worker(backend, environment)
+
+    def _start_worker(self, backend: str, environment: Mapping[str, str]) -> Worker:
+        source = self.sources[backend]
+        return Worker(backend, source, environment, deadline_s=self._deadline_s)
 
     def close(self) -> None:
         """End all that was started; what one source's end raises keeps no other from it."""

@@ -127,6 +127,14 @@ def other_dtype(case: Case, output: Output) -> str | None:
     return None
 
 
+def other_weights_dtype(case: Case, weights: Weights) -> str | None:
+    """The same of the weights that a training step leaves: what its program computes in."""
+    for array in (a for layer in weights for a in layer.values()):
+        if array.dtype != case.dtype:
+            return f"weights after a step are {array.dtype}, not {case.dtype}"
+    return None
+
+
 def check_train(
     case: Case, losses: Sequence[float] | float, gradients: Weights, expected: Expected
 ) -> Check:

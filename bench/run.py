@@ -104,11 +104,20 @@ def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
         "environment": {
             name: dict(BACKENDS[name].environment(threads)) for name in sorted(sweep.backends())
         },
-        "inherited": {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(_FLAG_PREFIXES) and not name.startswith(_OTHERS_PREFIXES)
-        },
+        "inherited": _inherited(sweep, threads),
+    }
+
+
+def _inherited(sweep: Sweep, threads: int) -> dict[str, str]:
+    """The caller's variables that reach a worker: not those that its backend replaces."""
+    ours = [BACKENDS[name].environment(threads) for name in sweep.backends()]
+    replaced = {name for name in set(ours[0]).intersection(*ours) if not name.endswith("_FLAGS")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_FLAG_PREFIXES)
+        and not name.startswith(_OTHERS_PREFIXES)
+        and name not in replaced
     }
 
 

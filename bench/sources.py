@@ -101,12 +101,7 @@ class Setup:
                 *("--threads", str(self.threads), "--cpus", ",".join(map(str, self.cpus))),
                 *("--parent", str(os.getpid()), "--fd", str(descriptor), *flags),
             ],
-            env={
-                **os.environ,
-                **BACKENDS[self.backend].environment(self.threads),
-                **(environment or {}),
-                MARK: mark,
-            },
+            env={**self._environment(), **(environment or {}), MARK: mark},
             pass_fds=[descriptor],
             process_group=0,
             stdin=subprocess.DEVNULL,
@@ -114,6 +109,16 @@ class Setup:
             stderr=self.log,
         )
         return _Process(process, mark)
+
+    def _environment(self) -> dict[str, str]:
+        """The caller's variables and the backend's; flags of both, the backend's last."""
+        ours = BACKENDS[self.backend].environment(self.threads)
+        given = {name: os.environ[name] for name in ours if name in os.environ}
+        joined = {
+            name: f"{given[name]} {value}" if name in given and name.endswith("_FLAGS") else value
+            for name, value in ours.items()
+        }
+        return {**os.environ, **joined}
 
 
 class Spawner:

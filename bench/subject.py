@@ -61,6 +61,9 @@ class Subject:
                 return outputs.Check(differences={}, fault=fault)
             return outputs.check_forward(self.case, output, self.expected)
         loss = self.runner.fetch_loss(first)
+        fault = outputs.other_weights_dtype(self.case, self.runner.weights())
+        if fault is not None:
+            return outputs.Check(differences={}, fault=fault)
         probed, gradients = outputs.probe_gradients(self.runner, self.weights, self.batch)
         return outputs.check_train(self.case, [loss, probed], gradients, self.expected)
 

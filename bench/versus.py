@@ -74,6 +74,11 @@ class _Side:
         self.manifest.update(backends=found, versions=versions, host=host)
         self.store.write_manifest(self.manifest)
 
+    def end(self, status: str) -> None:
+        """Write down how it ended."""
+        self.manifest.update(status=status, finished=machine.timestamp())
+        self.store.write_manifest(self.manifest)
+
     def keep(self, records: Sequence[Record], noise: Mapping[str, Any] | None = None) -> None:
         """Write records of one moment together, with what disturbed them where that was watched."""
         if records:
@@ -132,9 +137,9 @@ def execute(
         finally:
             progress.end()
             shutil.rmtree(folder / "scratch", ignore_errors=True)
-            for side in sides:
-                side.manifest.update(status=status, finished=machine.timestamp())
-                side.store.write_manifest(side.manifest)
+            with ExitStack() as ends:  # what one side cannot write keeps no other from it
+                for side in sides:
+                    ends.callback(side.end, status)
     old, new = (read_run(folder / name) for name in SIDES)
     return old, new
 

@@ -46,7 +46,7 @@ class OracleRunner:
         result: Expected = expected(self._case, self._weights, self._batch)
         rate = self._batch.learning_rate
         self._weights = tuple(
-            {k: layer[k] - rate * grad[k] for k in layer}
+            {k: (layer[k] - rate * grad[k]).astype(layer[k].dtype) for k in layer}
             for layer, grad in zip(self._weights, result.gradients, strict=True)
         )
         return result.loss

@@ -68,7 +68,8 @@ class TorchRunner(ABC):
     def bind(self, batch: Batch) -> None:
         check_batch(self._case, batch)
         self._x = self._resident(batch.x)
-        self._targets = self._resident(batch.targets)
+        if self._mode == "train":  # else they would count as memory of the forward pass
+            self._targets = self._resident(batch.targets)
         self._learning_rate = batch.learning_rate
         self._bind_lengths(batch.lengths)
         self._bind_state(initial_state(self._case, batch))

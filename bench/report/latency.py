@@ -92,7 +92,8 @@ def _row(group: Group, name: str, limit: str | None) -> dict[str, object]:
     seconds = steady.steady.value if steady.steady else float("nan")
     row["sequences_per_s"] = group.case.batch / seconds
     row["steps_per_s"] = group.case.batch * group.case.seq_len / seconds
-    row["flop_per_s"] = flops(group.case, group.mode) / seconds
+    flop = flops(group.case, group.mode)
+    row |= {"flop": flop, "flop_per_s": flop / seconds}
     share = None
     if limit is not None:
         share = stats.steady_ratio(

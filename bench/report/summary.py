@@ -30,7 +30,7 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
         "threads": f"{_text(manifest.get('threads'))}, workers by {_text(manifest.get('start'))}",
         "versions": _pairs(mapping_in(manifest, "versions")),
         "backends": _backends(mapping_in(manifest, "backends")),
-        "blocks": _blocks(run, groups),
+        "blocks": _blocks(groups),
         "load": f"{_text(manifest.get('load_before'))} before, "
         f"{_text(manifest.get('load_after'))} after (1-minute average)",
         "jobs": _statuses(groups),
@@ -41,7 +41,12 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
         facts={name: plain(text) for name, text in facts.items() if text},
         warnings=[
             plain(text)
-            for text in (*instrument.warnings(groups), *_warnings(run), *faults, *run.faults)
+            for text in (
+                *instrument.warnings(groups),
+                *_warnings(run, groups),
+                *faults,
+                *run.faults,
+            )
         ],
     )
 
@@ -110,16 +115,40 @@ def _backends(backends: Mapping[str, Any]) -> str:
     return " | ".join(said)
 
 
-def _count(run: Run, measure: str) -> int:
-    return len({record.block for record in run.records if record.job.measure == measure})
+def _believed(groups: Sequence[Group], measure: str) -> list[int]:
+    """How many blocks each job of a measure has that count, of those that have any."""
+    counts = [
+        job.outcome.ok
+        for group in groups
+        for (_, found), job in group.jobs.items()
+        if found == measure
+    ]
+    return [count for count in counts if count]
 
 
-def _blocks(run: Run, groups: Sequence[Group]) -> str:
-    planned = {measure: job.planned for g in groups for (_, measure), job in g.jobs.items()}
+def _blocks(groups: Sequence[Group]) -> str:
+    """What the jobs have of the blocks that were planned; a range where they differ."""
+    planned: dict[str, int] = {}
+    for group in groups:
+        for (_, measure), job in group.jobs.items():
+            planned[measure] = max(job.planned, planned.get(measure, 0))
     text = ", ".join(
-        f"{_count(run, measure)} of {count} {measure}" for measure, count in planned.items()
+        f"{_span(_believed(groups, measure))} of {count} {measure}"
+        for measure, count in planned.items()
     )
-    return f"{text} (preliminary)" if _count(run, "steady") < SETTLED_BLOCKS else text
+    return f"{text} (preliminary)" if _fewest(groups) < SETTLED_BLOCKS else text
+
+
+def _span(counts: Sequence[int]) -> str:
+    if not counts:
+        return "0"
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _fewest(groups: Sequence[Group]) -> int:
+    """The steady blocks of the job that has the fewest, of those that have any."""
+    return min(_believed(groups, "steady"), default=0)
 
 
 def _statuses(groups: Sequence[Group]) -> str:
@@ -127,9 +156,9 @@ def _statuses(groups: Sequence[Group]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
-def _warnings(run: Run) -> list[str]:
+def _warnings(run: Run, groups: Sequence[Group]) -> list[str]:
     found = []
-    blocks = _count(run, "steady")
+    blocks = _fewest(groups)
     if blocks < SETTLED_BLOCKS:
         found.append(f"preliminary: fewer than {SETTLED_BLOCKS} blocks ({blocks})")
     status = run.manifest.get("status")
