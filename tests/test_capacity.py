@@ -622,3 +622,23 @@ def test_a_capacity_job_without_a_record_is_one_that_was_planned() -> None:
     ]
     assert {evidence.outcome.status for evidence in missing} == {Status.INTERRUPTED}
     assert "interrupted" in _cells(report, "jax/static")[10]
+
+
+@pytest.mark.parametrize(
+    ("found", "largest", "status"),
+    [
+        (Found(largest=0, failed=100, status=Status.TIMEOUT, reason="slow"), None, Status.TIMEOUT),
+        (Found(largest=0, failed=1, status=Status.OK, reason="killed"), 0, Status.OK),
+        (Found(largest=80, failed=160, status=Status.TIMEOUT, reason="slow"), 80, Status.OK),
+    ],
+)
+def test_that_no_t_runs_is_said_where_every_t_was_tried(
+    found: Found, largest: int | None, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "search", lambda *_: found)
+    plan = synthetic.sweep(seq_len=(100,), mode=("train",))
+    limited = replace(plan, sampling=replace(plan.sampling, memory_limit_bytes=300 * MB))
+    job = limited.jobs("capacity")[0]
+    record = capacity.capacity(None, job, 0, limited, lambda: None)  # type: ignore[arg-type]
+    assert record.values.get(LARGEST) == largest
+    assert record.status == status

@@ -337,6 +337,24 @@ def test_an_interrupt_is_130_and_says_where_the_records_are(
     assert "bench: interrupted" in err
 
 
+def test_a_budget_that_was_too_small_is_said(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spent = replace(synthetic.run(status="out of budget"), records=[])
+    assert cli_run._publish(spent) == 1
+    assert "the budget was spent before anything was measured" in capsys.readouterr().err
+
+
+def test_the_tables_of_another_run_are_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c"):
+        assert cli.main(["run", *DRAWN, "--out", name]) == 0
+    before = Path("c/report.md").read_bytes()
+    capsys.readouterr()
+    assert "output folder c: holds another run" in refused(capsys, "report", "a", "b", "--out", "c")
+    assert Path("c/report.md").read_bytes() == before
+    assert cli.main(["report", "a", "b", "--out", "a"]) == 0
+
+
 def test_a_report_of_several_runs_goes_to_a_folder_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

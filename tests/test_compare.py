@@ -304,6 +304,17 @@ def test_a_job_that_fails_now_is_a_failure_whatever_the_times() -> None:
         assert [job.effect for job in repaired.unmatched] == ["none"]
 
 
+def test_a_job_that_failed_in_one_old_block_may_have_become_slower() -> None:
+    new = in_session(drawn(1))
+    change = synthetic.only(
+        "jax/static", synthetic.ends(Status.CRASHED, "why"), measure="steady", block=3
+    )
+    old = replace(new, records=[change(record) for record in new.records])
+    found = compare(old, new, measures=STEADY)
+    assert [job.effect for job in found.unmatched] == ["cannot tell"]
+    assert found.exit_status == 3
+
+
 def test_samples_that_no_clock_reads_are_a_failure() -> None:
     def bad(record: Record) -> Record:
         return replace(record, samples={"steady": [*record.samples["steady"], math.nan]})

@@ -190,6 +190,21 @@ def test_a_batch_that_does_not_fit_is_an_error(change: dict[str, Any], message: 
 
 
 @pytest.mark.parametrize("name", ["seq_len", "batch", "inputs", "hidden", "layers"])
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (({"c": np.zeros((2, 3)), "h": np.zeros((2, 3))},), "of 1 layers, the case has 2"),
+        (({"c": np.zeros((1, 3)), "h": np.zeros((2, 3))},) * 2, r"c of layer 0 \(1, 3\): must be"),
+        (({"h": np.zeros((2, 3))},) * 2, "c of layer 0 None: must be"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_an_error(state: Any, message: str) -> None:
+    """One of a batch of one would be broadcast without a word."""
+    case = Case(cell="lstm", seq_len=2, batch=2, inputs=3, hidden=3, layers=2)
+    with pytest.raises(ValueError, match=message):
+        check_batch(case, replace(make_batch(case), initial_state=state))
+
+
 def test_an_empty_case_is_an_error(name: str) -> None:
     change: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name}=0: must be 1 or more"):

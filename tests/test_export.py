@@ -203,6 +203,16 @@ export.export(run, run.folder / "benchmark.json")
 """
 
 
+def test_a_file_that_is_no_export_is_not_replaced(spoiled: tuple[Run, Path]) -> None:
+    run, path = spoiled
+    records = run.folder / "records.jsonl"
+    before = records.read_bytes()
+    with pytest.raises(UsageError, match=r"records\.jsonl: is there, and no export"):
+        export(run, records)
+    assert records.read_bytes() == before
+    assert export(run, path) == path
+
+
 def test_an_export_that_is_killed_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
     run, scratch = stored(tmp_path / "run", synthetic.run(small())), tmp_path / "scratch"
     before = {path.name for path in run.folder.iterdir()}
@@ -343,6 +353,8 @@ def test_selected_items_are_measured_first_and_only_they(tmp_path: Path) -> None
     out = pytest_bench(
         *("--bench-preset", str(preset), "--benchmark-json", str(written)),
         *("-k", "scripted/fine-lstm-T6-"),
+        # The first item waits for the whole sweep: the limit of a test does not count for it.
+        *("-o", "timeout=1"),
         RNN_BENCH_EXTRA_BACKENDS="tests.scripted",
         PYTHONPATH=str(ROOT),
     )

@@ -134,9 +134,13 @@ def test_two_workers_that_differ_take_the_ranking_across_frameworks_only() -> No
     (ranking,) = (table.frame for table in report.tables if table.name == "ranking")
     group = ranking[(ranking["seq_len"] == 50) & (ranking["mode"] == "train")]
     by_name = dict(zip(group["implementation"], group["verdict"], strict=True))
-    assert by_name["torch/fused"] == "fastest"
+    assert by_name["torch/fused"] == "cannot tell"  # it may not be the fastest
     assert by_name["torch/dynamic"] == "slower"
     assert by_name["jax/dynamic"] == "cannot tell"
+    assert group["rank"].isna().all()
+    sound = table(synthetic.run(plan), "ranking")
+    assert "fastest" in set(sound["verdict"])
+    assert sound["rank"].notna().any()
 
 
 def table(run: Run, name: str) -> pd.DataFrame:
@@ -215,7 +219,7 @@ def test_the_table_of_identical_pairs_fails_what_the_verdicts_are_withheld_for()
     assert stats.judge(twins.ratio) == "slower"
     assert stats.judge(twins.ratio.at(1 - 0.05 / 6)) == "cannot tell"  # type: ignore[union-attr]
     assert not floors.across("train").failed
-    assert row["verdict"].tolist() == ["ok"] or row["verdict"].tolist() == ["wide"]
+    assert row["verdict"].tolist() == ["wide"]
     assert not any("A/A failed" in w for w in build([found]).runs[0].warnings)
 
 
@@ -316,3 +320,101 @@ def test_a_twin_that_no_clock_read_is_no_twin(bad: float) -> None:
     found = synthetic.run(change=spoil)
     assert not Floors.of(found.records, "cpu").within("torch", "train", "steady").measured
     build([found])
+
+
+def test_the_reference_of_a_ranking_is_the_one_that_is_called_fastest() -> None:
+    """Medians over palindromes need not be transitive: here each of three beats the next one."""
+    beats = {
+        "torch/traced": (0.0, 1.0, 2.0),
+        "torch/scripted": (1.0, 2.0, 0.0),
+        "torch/dynamic": (2.0, 0.0, 1.0),
+    }
+
+    def cyclic(record: Record) -> Record:
+        logs = beats.get(record.job.implementation)
+        if logs is None or record.job.replica or "steady" not in record.samples:
+            return record
+        samples = [1e-4 * math.exp(0.05 * log) for log in logs for _ in range(2)]
+        return replace(record, samples={"steady": samples})
+
+    plan = synthetic.sweep(blocks=5, seq_len=(50,), mode=("train",), backend=["torch"])
+    frame = table(synthetic.run(plan, change=cyclic), "ranking")
+    (best,) = frame[frame["verdict"] == "fastest"].to_dict("records")
+    assert best["ratio"] == 1.0
+    assert best["rank"] == 1
+    assert best["implementation"] in beats
+
+
+def alone(change: float, implementation: str, replica: int = 0) -> synthetic.Change:
+    """Arms timed by themselves in the first block, one of them another by so much (log)."""
+
+    def with_alone(record: Record) -> Record:
+        if record.block or "steady" not in record.samples:
+            return record
+        job = record.job
+        factor = (
+            math.exp(change)
+            if (job.implementation, job.replica)
+            == (
+                implementation,
+                replica,
+            )
+            else 1.0
+        )
+        found = [factor * sample for sample in record.samples["steady"]]
+        return replace(record, samples={**record.samples, "alone": found})
+
+    return with_alone
+
+
+def interference(change: synthetic.Change) -> list[str]:
+    plan = synthetic.sweep(blocks=10, seq_len=(50,), mode=("train",))
+    warnings = build([synthetic.run(plan, change=change)]).runs[0].warnings
+    return [text for text in warnings if text.startswith("interference")]
+
+
+def test_arms_that_disturb_each_other_are_named() -> None:
+    (said,) = interference(alone(0.14, "torch/traced"))
+    assert said.startswith("interference: torch traced / dynamic T=50 train: ")
+    assert "the ratio is another by +15%" in said
+    assert interference(alone(0.04, "torch/traced")) == []
+
+
+@pytest.mark.parametrize(("replica", "masks"), [(SAME_WORKER, True), (OTHER_WORKER, False)])
+def test_what_identical_arms_of_the_same_worker_do_is_no_interference(
+    replica: int, masks: bool
+) -> None:
+    one, two = alone(0.14, "torch/traced"), alone(0.06, "torch/dynamic", replica)
+
+    def both(record: Record) -> Record:
+        changed = one(record)
+        return two(record) if record.job.replica == replica else changed
+
+    assert bool(interference(both)) != masks
+
+
+def test_blocks_are_counted_by_job_and_the_fewest_make_a_run_preliminary() -> None:
+    """One case was measured on, the other was not: its verdicts rest on five blocks."""
+    whole = synthetic.run(synthetic.sweep(blocks=12))
+    kept = [r for r in whole.records if r.block < 5 or r.job.case.seq_len == 10]
+    (summary,) = build([replace(whole, records=kept)]).runs
+    assert "5 to 12 of 12 steady" in summary.facts["blocks"]
+    assert "preliminary" in summary.facts["blocks"]
+    assert "preliminary: fewer than 10 blocks (5)" in summary.warnings
+    (summary,) = build([whole]).runs
+    assert "12 of 12 steady" in summary.facts["blocks"]
+    assert not any("preliminary" in text for text in summary.warnings)
+
+
+def test_jobs_of_the_same_second_are_counted_one_by_one() -> None:
+    def labelled(record: Record) -> Record:
+        quiet = record.job.implementation != "torch/fused"
+        noise = {"quiet": quiet, "reasons": [] if quiet else ["others took 20 % of CPU 1"]}
+        return replace(record, worker={"at": "2026-01-02T03:04:05+00:00", "noise": noise})
+
+    plan = synthetic.sweep(blocks=1, seq_len=(10,), mode=("forward",), backend=["torch"])
+    run = synthetic.run(plan, change=labelled)
+    cold = replace(run, records=[r for r in run.records if r.job.measure == "cold"])
+    said = build([cold]).runs[0].facts["instrument"]
+    assert f"1 of {len(cold.records)} measurements disturbed" in said
+    assert len(cold.records) > 3

@@ -23,7 +23,7 @@ from bench.ending import MARK, kill_marked
 from bench.errors import StoreError
 from bench.launch import Start, Team, Worker
 from bench.record import Status
-from bench.sources import WorkerDied, WorkerHung
+from bench.sources import ServerDied, WorkerDied, WorkerHung
 from bench.store import Run, read_run
 from benchmarks import faults, kill
 from tests import scripted
@@ -399,3 +399,26 @@ def test_a_command_on_a_full_disk_keeps_what_it_has_and_can_be_resumed(tmp_path:
     assert missing(run.sweep_of(result.manifest), result) == []
     before = [(record.job, record.block, record.samples) for record in kept.records]
     assert [(r.job, r.block, r.samples) for r in result.records][:records] == before
+
+
+def test_a_worker_of_a_source_that_was_closed_is_gone_with_it(tmp_path: Path) -> None:
+    """As where the second worker of a source cannot be started."""
+    with (
+        team_of(tmp_path, "scripted", start="spawn") as workers,
+        workers.worker("scripted") as first,
+    ):
+        workers.sources["scripted"].close()
+        with pytest.raises(ServerDied):
+            first.request({"op": "describe"}, limit_s=10)
+
+
+def test_flags_of_the_callers_are_kept_beside_the_backends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_of_the_callers=1")
+    monkeypatch.setenv("PJRT_NPROC", "7")
+    with (tmp_path / "log").open("wb") as log:
+        setup = sources.Setup(backend="jax", threads=1, cpus=[0], log=log, python="python")
+        variables = setup._environment()
+    assert variables["XLA_FLAGS"].startswith("--xla_of_the_callers=1 --xla_cpu")
+    assert variables["PJRT_NPROC"] == "1"

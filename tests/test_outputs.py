@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends.api import Case
+from backends.api import Case, Dtype
 from backends.data import make_batch, make_weights
 from backends.reference.network import Expected, expected
-from bench.outputs import check_forward, check_train, difference
+from bench.outputs import check_forward, check_train, difference, other_weights_dtype
 
 CASE = Case(cell="lstm", seq_len=1, batch=2, inputs=3, hidden=4)
 
@@ -54,3 +54,14 @@ def test_a_nan_survives_the_worst_of_several() -> None:
     fine, nan = difference(np.ones(2), np.ones(2)), difference(np.array([1, np.nan]), np.ones(2))
     assert math.isnan(fine.worst(nan).absolute)
     assert math.isnan(nan.worst(fine).absolute)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_after_a_step_show_what_it_computes_in(dtype: Dtype) -> None:
+    case = Case(cell="rnn", seq_len=2, batch=1, inputs=2, hidden=2, dtype=dtype)
+    weights = make_weights(case)
+    assert other_weights_dtype(case, weights) is None
+    other = {"float32": "float64", "float64": "float32"}[dtype]
+    moved = ({**weights[0], "b_h": weights[0]["b_h"].astype(other)},)
+    fault = other_weights_dtype(case, moved)
+    assert fault == f"weights after a step are {other}, not {dtype}"

@@ -492,3 +492,20 @@ def test_three_looks_together_are_wrong_once_in_twenty_at_most() -> None:
         any(stats.ratio_of(d[:n], level).p_value() < 1 - level for n in (10, 20, 40)) for d in drawn
     )
     assert stopped / runs <= 0.05
+
+
+def test_a_floor_that_is_assumed_is_no_finer_than_it_says() -> None:
+    close = ratio(1.0, 0.002)
+    for margin, answer in ((0.05, "holds"), (0.015, "inconclusive")):
+        found = stats.Judgement(ratio=close, floor=stats.UNMEASURED, margin=margin)
+        assert found.equivalent == answer
+
+
+def test_a_wide_floor_shows_a_difference_beyond_floor_and_margin_only() -> None:
+    wide = stats.floor_of(ratio(1.0, 0.04))
+    assert wide.wide
+    assert stats.judge(ratio(1.06, 0.002), wide) == "cannot tell"
+    assert stats.judge(ratio(1.12, 0.002), wide) == "slower"
+    assert stats.judge(ratio(1 / 1.12, 0.002), wide) == "faster"
+    fine = stats.floor_of(ratio(1.0, 0.015))
+    assert stats.judge(ratio(1.03, 0.002), fine) == "slower"

@@ -96,6 +96,15 @@ def test_a_budget_ends_a_run_between_jobs(tmp_path: Path) -> None:
     assert "budget" in group.get("scripted/fine", "steady").outcome.reason
 
 
+def test_a_budget_bounds_what_hangs(tmp_path: Path) -> None:
+    """A turn may take five minutes. What the budget cuts off is nobody's fault: no record."""
+    plan = sweep("fine", "hangs-in-turn", blocks=1, budget_s=8.0)
+    result = execute(tmp_path, plan)
+    assert result.manifest["status"] == "out of budget"
+    assert Status.TIMEOUT not in {record.status for record in result.records}
+    assert not [r for r in result.records if r.job.implementation == "scripted/hangs-in-turn"]
+
+
 def test_what_has_a_precision_already_gets_no_more_blocks(tmp_path: Path) -> None:
     """Of two looks at the same sweep only the impatient one goes on."""
     plan = sweep("fine", "fine-too", blocks=5, precision=0.999, cold_blocks=1)
