@@ -51,7 +51,12 @@ def missing(backend: str) -> str | None:
     absent = [name for name in info.requires if not _installed(name)]
     if not absent:
         return None
-    return f"{', '.join(absent)} not installed: pip install 'rnn-bench[{info.extra}]'"
+    return f"{', '.join(absent)} not installed: {install_line(info.extra or 'all')}"
+
+
+def install_line(extra: str) -> str:
+    """How to install what is missing, in the project's folder."""
+    return f"pip install -c constraints.txt -e '.[{extra}]'"
 
 
 def _installed(distribution: str) -> bool:
@@ -132,6 +137,7 @@ __all__ = [
     "Weights",
     "create",
     "evaluate",
+    "install_line",
     "missing",
     "of_kind",
 ]

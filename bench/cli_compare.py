@@ -115,8 +115,9 @@ def _show(result: Comparison, form: Format) -> None:
 def _markdown(result: Comparison) -> str:
     from importlib.util import find_spec
 
+    from backends import install_line
     from bench.report import comparison, markdown
 
     if find_spec("tabulate") is None:
-        raise UsageError("tabulate not installed: pip install 'rnn-bench[report]'")
+        raise UsageError("tabulate not installed: " + install_line("report"))
     return markdown.render(comparison.build(result))

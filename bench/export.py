@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from backends import install_line
 from bench import durable
 from bench.errors import UsageError
 from bench.naming import job_name
@@ -102,7 +103,7 @@ def export(run: Run, path: Path) -> Path:
     """
     absent = [name for module, name in _NEEDED.items() if find_spec(module) is None]
     if absent:
-        raise UsageError(f"{', '.join(absent)} not installed: pip install 'rnn-bench[report]'")
+        raise UsageError(f"{', '.join(absent)} not installed: {install_line('report')}")
     expected = {job_name(e.job): times for e in evidence_of(run) if (times := rounds(e))}
     if not expected:
         raise UsageError(f"run {run.folder}: no job ended ok, there is nothing to export")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from backends import IMPLEMENTATIONS, missing
+from backends import IMPLEMENTATIONS, install_line, missing
 from bench.axes import RANKED
 from bench.errors import UsageError
 from bench.preset import load_preset
@@ -82,4 +82,4 @@ def check_installed(sweep: Sweep, named: Collection[str]) -> None:
         if backend in absent:
             raise UsageError(f"backend {backend}: {absent[backend]}")
     if all(entry.backend in absent for entry in sweep.implementations()):
-        raise UsageError("no framework is installed: pip install 'rnn-bench[all]'")
+        raise UsageError("no framework is installed: " + install_line("all"))

@@ -209,7 +209,7 @@ def test_a_named_backend_that_is_missing_is_refused_with_its_install_line(
 ) -> None:
     without(monkeypatch, "torch")
     line = refused(capsys, "run", "--backend", "torch,jax")
-    assert "pip install 'rnn-bench[torch]'" in line
+    assert "pip install -c constraints.txt -e '.[torch]'" in line
     assert engine.calls == []
 
 
@@ -230,7 +230,7 @@ def test_without_any_framework_there_is_nothing_to_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without(monkeypatch, "tensorflow", "torch", "jax")
-    assert "pip install 'rnn-bench[all]'" in refused(capsys, "run")
+    assert "pip install -c constraints.txt -e '.[all]'" in refused(capsys, "run")
 
 
 def test_a_device_that_is_not_there_is_refused(

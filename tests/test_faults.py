@@ -151,7 +151,7 @@ def test_a_missing_framework_is_recorded_and_stops_nobody(
     for record in result.records:
         there = record.job.implementation == "reference/products"
         assert record.status == (Status.OK if there else Status.UNAVAILABLE)
-        assert there or "pip install 'rnn-bench[scripted]'" in record.reason
+        assert there or "pip install -c constraints.txt -e '.[scripted]'" in record.reason
 
 
 def test_tensorflow_without_tf_keras_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_tensorflow_without_tf_keras_is_not_there(monkeypatch: pytest.MonkeyPatc
         return "1"
 
     monkeypatch.setattr(backends, "version", version)
-    said = "tf-keras not installed: pip install 'rnn-bench[tensorflow]'"
+    said = "tf-keras not installed: pip install -c constraints.txt -e '.[tensorflow]'"
     assert backends.missing("tensorflow") == said
 
 

@@ -145,7 +145,7 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setattr("bench.report.find_spec", lambda name: None if name == "jinja2" else name)
     with pytest.raises(
-        UsageError, match=r"jinja2 not installed: pip install 'rnn-bench\[report\]'"
+        UsageError, match=r"jinja2 not installed: pip install -c constraints.txt -e '.\[report\]'"
     ):
         write(plain, tmp_path)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from backends import install_line
 from bench.errors import UsageError
 from bench.report import terminal
 from bench.report.checks import memory, outputs
@@ -69,7 +70,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     """
     absent = [name for name in _NEEDED if find_spec(name) is None]
     if absent:
-        raise UsageError(f"{', '.join(absent)} not installed: pip install 'rnn-bench[report]'")
+        raise UsageError(f"{', '.join(absent)} not installed: {install_line('report')}")
     files = {
         name: str(import_module(f"bench.report.{module}").render(report))
         for name, module in _DOCUMENTS.items()
