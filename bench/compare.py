@@ -76,7 +76,7 @@ class Row:
         """Slower beyond the limit, faster at all, not slower beyond the limit, or not known."""
         if self.ratio is None or self.floor.withholds:
             return "cannot tell"
-        if self.p_family <= stats.ALPHA and self.ratio.ratio > 1 + self.floor.least:
+        if self.p_family <= stats.ALPHA and self.ratio.ratio > 1 + self.floor.value:
             return "slower"
         found = stats.Judgement(ratio=self.ratio, floor=self.floor, margin=self.limit)
         if found.faster == "holds":

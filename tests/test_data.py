@@ -189,7 +189,6 @@ def test_a_batch_that_does_not_fit_is_an_error(change: dict[str, Any], message: 
         forward(CASE, make_weights(CASE), batch)
 
 
-@pytest.mark.parametrize("name", ["seq_len", "batch", "inputs", "hidden", "layers"])
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -205,6 +204,7 @@ def test_a_state_that_does_not_fit_is_an_error(state: Any, message: str) -> None
         check_batch(case, replace(make_batch(case), initial_state=state))
 
 
+@pytest.mark.parametrize("name", ["seq_len", "batch", "inputs", "hidden", "layers"])
 def test_an_empty_case_is_an_error(name: str) -> None:
     change: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name}=0: must be 1 or more"):
