@@ -16,10 +16,13 @@ from backends.api import Case
 from bench import stats
 from bench.errors import UsageError
 from bench.expectation import read_expected, write_expected
-from benchmarks import aa, instrument, launch_cost, overhead, power, time_to_verdict
+from bench.record import Record
+from bench.report.evidence import groups_of
+from benchmarks import aa, instrument, launch_cost, overhead, power, time_to_verdict, warmup
 from benchmarks.by_itself import IN_PHASES, elsewhere
 from benchmarks.instrument import Share
 from benchmarks.rivals import tools
+from tests import synthetic
 
 CASE = Case(cell="lstm", seq_len=3, batch=2, inputs=3, hidden=4)
 SAMPLING = instrument.default_sampling(
@@ -304,3 +307,21 @@ def test_a_count_is_a_whole_number(text: str, capsys: pytest.CaptureFixture[str]
         parser.parse_args([f"--n={text}"])
     assert exit_.value.code == 2
     assert "must be a whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_what_becomes_faster_within_its_block_is_seen() -> None:
+    """Every call is 10 % faster in the second half of its block: no ratio is."""
+
+    def warms_up(record: Record) -> Record:
+        samples = record.samples.get("steady", [])
+        half = len(samples) // 2
+        changed = [*samples[:half], *(0.9 * sample for sample in samples[half:])]
+        return replace(record, samples={**record.samples, "steady": changed}) if samples else record
+
+    run = synthetic.run(synthetic.sweep(blocks=3), change=warms_up)
+    rows = warmup.summary(warmup.changes(groups_of(run, "run")[0]))
+    calls = {row["framework"]: float(row["median"].rstrip("%")) for row in rows[:3]}
+    ratios = [float(row["median"].rstrip("%")) for row in rows if row["of"] == "a ratio"]
+    assert all(-11 < change < -9 for change in calls.values())
+    assert ratios
+    assert all(abs(change) < 1 for change in ratios)
