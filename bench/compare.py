@@ -19,7 +19,7 @@ from bench.hosts import host_differences, session_of
 from bench.longest import Search
 from bench.pairing import paired_ratio, unpaired_ratio, values_of
 from bench.record import EXPECTED, MEASURES, Job, Measure, Status
-from bench.report.evidence import Evidence, groups_of, kind_of, reading_order
+from bench.report.evidence import CALIBRATION, Evidence, groups_of, kind_of, reading_order
 from bench.report.pairs import SMALL_BYTES
 from bench.rules import DEFAULT_RULE, Rule
 from bench.store import Run
@@ -261,6 +261,8 @@ def _row(
         ratio = (paired_ratio if paired else unpaired_ratio)(new, old)
         if job.measure == "memory" and least < SMALL_BYTES:
             floor = _coarser(floor, _PEAK_ERROR_BYTES / least)
+        if any(abs(side.calibration_error) > CALIBRATION for side in (old, new)):
+            floor = replace(floor, missing=True)  # what it reads is not what there was
     rule = next((rule for rule in rules if job.measure in rule.measures), None)
     limit = stats.MARGIN if rule is None else rule.limit
     above = ratio is not None and ratio.ratio > 1 + limit

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.hosts import leaves
-from bench.store import Run, mapping_in
+from bench.store import mapping_in
 from bench.sweep import Sweep
 
 #: The parts of a manifest's `host` that make two hosts one.
@@ -60,11 +60,6 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     if found:
         run = _said(old.get("id"))
         raise UsageError(f"run {run}: cannot be resumed here; {'; '.join(found)}")
-
-
-def finished_blocks(run: Run) -> set[tuple[str, int]]:
-    """Key of the job and number of the block of everything that has a record, failures too."""
-    return {(record.job.key, record.block) for record in run.records}
 
 
 def sweep_of(manifest: Mapping[str, Any]) -> Sweep:

@@ -20,8 +20,8 @@ from bench.compare import Comparison, Row, compare
 from bench.errors import UsageError
 from bench.hosts import host_differences, other_differences
 from bench.record import OTHER_WORKER, SAME_WORKER, Measure, Record, Status
+from bench.report import build, print_report
 from bench.report import comparison as words
-from bench.report import print_report
 from bench.rules import Rule, parse_rules
 from bench.store import Run, Store
 from bench.sweep import Sweep
@@ -681,3 +681,29 @@ def test_text_from_a_manifest_is_only_text() -> None:
     print_report(words.build(found), Console(file=console_text, width=100))
     assert "\x1b" not in console_text.getvalue()
     assert "[red]1[/red]" in console_text.getvalue()
+
+
+def test_a_peak_that_is_not_calibrated_is_no_reason_to_fail() -> None:
+    old = in_session(drawn(1))
+    larger = synthetic.only("jax/dynamic", lambda record: scaled(record, 4.0), measure="memory")
+
+    def spoilt(record: Record) -> Record:
+        return replace(record, values={**record.values, "calibration_error": 0.2})
+
+    off = synthetic.only("jax/dynamic", spoilt, measure="memory")
+    rules = parse_rules(["larger-than-50%"])
+    sound = replace(old, records=[larger(record) for record in old.records])
+    assert compare(old, sound, rules=rules).exit_status == 1
+    uncalibrated = replace(old, records=[off(larger(record)) for record in old.records])
+    found = compare(old, uncalibrated, rules=rules)
+    assert row(found, "jax/dynamic", "memory").verdict == "cannot tell"
+    report = build([uncalibrated])
+    (pairs,) = (table.display for table in report.tables if table.name == "static-dynamic")
+    assert pairs["peak"].str.contains("not calibrated").any()
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(2e-7, False), (5e-6, True)])
+def test_an_instrument_that_costs_too_much_is_said(seconds: float, said: bool) -> None:
+    backends = {"jax": {"overhead": {"sample_s": seconds, "call_s": 5e-8}}}
+    warnings = build([synthetic.run(backends=backends)]).runs[0].warnings
+    assert any(text.startswith("overhead: the clock adds 5.0 µs") for text in warnings) == said

@@ -141,7 +141,7 @@ def test_small_and_uncalibrated_peaks_are_marked() -> None:
     ratio = one(
         shown(report, "static-dynamic", implementation="jax/static", mode="forward", seq_len=10)
     )
-    assert ratio["peak"].endswith(" small")
+    assert ratio["peak"].endswith(" small not calibrated")
 
 
 def test_a_peak_of_nothing_gives_no_ratio() -> None:

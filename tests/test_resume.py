@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from hypothesis import strategies as st
 
 from bench import cli, run
 from bench.errors import UsageError
-from bench.record import Status
-from bench.resume import differences, finished_blocks, require_same, sweep_of
-from bench.store import Run, Store, read_run
+from bench.resume import differences, require_same, sweep_of
+from bench.store import Store, read_run
 from tests import synthetic
-from tests.test_record import DATA, RECORD
+from tests.test_record import DATA
 
 MANIFEST: Mapping[str, Any] = synthetic.manifest(
     synthetic.sweep(),
@@ -160,15 +158,6 @@ def test_one_of_two_runs_that_took_turns_is_not_gone_on_with(tmp_path: Path) -> 
         pass
     with pytest.raises(UsageError, match="old: is one of two that `versus` measured in turns"):
         run.resume(tmp_path / "old", progress=run.Silent())
-
-
-def test_what_has_a_record_is_finished_whatever_became_of_it(tmp_path: Path) -> None:
-    twin = replace(RECORD, job=replace(RECORD.job, replica=1))
-    crashed = replace(RECORD, block=1, status=Status.CRASHED)
-    run = Run(folder=tmp_path, manifest={}, records=[RECORD, crashed, twin], faults=[])
-    key = RECORD.job.key
-    assert finished_blocks(run) == {(key, 0), (key, 1), (twin.job.key, 0)}
-    assert key != twin.job.key
 
 
 def test_the_plan_of_a_run_is_its_sweep() -> None:

@@ -106,7 +106,6 @@ def test_a_budget_bounds_what_hangs(tmp_path: Path) -> None:
 
 
 def test_what_has_a_precision_already_gets_no_more_blocks(tmp_path: Path) -> None:
-    """Of two looks at the same sweep only the impatient one goes on."""
     plan = sweep("fine", "fine-too", blocks=5, precision=0.999, cold_blocks=1)
     settled = execute(tmp_path, plan)
     whole(settled)

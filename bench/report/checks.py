@@ -9,13 +9,10 @@ import pandas as pd
 
 from bench.record import MEASURES
 from bench.report import format as fmt
-from bench.report.evidence import Evidence, Group, kind_of
+from bench.report.evidence import CALIBRATION, Evidence, Group, calibration_of, kind_of
 from bench.report.model import Layout, Table
 from bench.report.pairs import SMALL_BYTES
 from bench.report.rows import ends, identity, over_blocks, ranges, spread
-
-#: A framework that reads a known allocation further off than this is not calibrated.
-CALIBRATION = 0.05
 
 _MEMORY_CAPTION = """\
 Peak host memory above the imported framework, through build, load and two calls in a fresh \
@@ -86,10 +83,7 @@ def _peak(job: Evidence) -> float:
 
 def _memory_row(group: Group, name: str, job: Evidence) -> dict[str, object]:
     peak = over_blocks(job.values("peak_bytes"))
-    readings = list(job.values("calibration_error").values())
-    at_start = group.calibration.get(name.partition("/")[0])
-    readings += [] if at_start is None else [at_start]
-    calibration = max(readings, key=abs, default=math.nan)
+    calibration = calibration_of(group, job)
     notes = []
     if abs(calibration) > CALIBRATION:
         notes.append(f"not calibrated ({calibration:+.0%})")

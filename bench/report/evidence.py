@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -134,6 +135,11 @@ class Evidence:
         """A value (bytes or a count) by block."""
         return {b: r.values[name] for b, r in self._good.items() if name in r.values}
 
+    @property
+    def calibration_error(self) -> float:
+        """How far off a known allocation was read after the job, at worst; NaN where none was."""
+        return max(self.values("calibration_error").values(), key=abs, default=math.nan)
+
     def phases(self) -> list[str]:
         """Every phase that a block that was ok has samples of."""
         return list(dict.fromkeys(p for record in self._good.values() for p in record.samples))
@@ -146,6 +152,9 @@ class Evidence:
 
 
 NO_FLOORS = Floors()
+
+#: A framework that reads a known allocation further off than this is not calibrated.
+CALIBRATION = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +205,13 @@ class Group:
             if kind_of(name) == "limit" and self.get(name, "steady").steady is not None:
                 return name
         return None
+
+
+def calibration_of(group: Group, job: Evidence) -> float:
+    """The worst reading of a known allocation, at the start of the run or after the job."""
+    readings = (job.calibration_error, group.calibration.get(job.job.backend, math.nan))
+    known = [error for error in readings if not math.isnan(error)]
+    return max(known, key=abs, default=math.nan)
 
 
 def kind_of(implementation: str) -> Kind | None:

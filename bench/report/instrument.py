@@ -35,6 +35,9 @@ fast. No interval: there are fewer than two blocks."""
 INTERFERENCE = stats.MARGIN
 BEYOND_TWINS = 3
 
+#: What the instrument may add to a sample: a fifth of a percent of the shortest.
+MOST_OVERHEAD_S = 2e-6
+
 #: What rests on a floor of its own within a backend, besides the peaks, which get no verdict.
 _JUDGED: tuple[Measure, ...] = ("steady", "cold")
 
@@ -210,17 +213,33 @@ def facts(run: Run, groups: Sequence[Group]) -> dict[str, str]:
     }
 
 
-def _overhead(run: Run) -> str:
-    """The dearest of the backends' overheads, and its share of the shortest sample."""
+def costly(run: Run) -> list[str]:
+    """A warning where the instrument itself takes more of a sample than it may."""
+    worst = _worst_overhead(run)
+    if worst <= MOST_OVERHEAD_S:
+        return []
+    said = (
+        f"the clock adds {1e6 * worst:.1f} µs to a sample, more than {1e6 * MOST_OVERHEAD_S:g} µs"
+    )
+    return [f"overhead: {said}; short calls are overstated"]
+
+
+def _worst_overhead(run: Run) -> float:
+    """The dearest of the backends' overheads of a sample [s]; 0 where none is known."""
     found = [
-        info["overhead"]["sample_s"]
+        info["overhead"].get("sample_s")
         for info in mapping_in(run.manifest, "backends").values()
         if isinstance(info, Mapping) and isinstance(info.get("overhead"), Mapping)
     ]
     known = [seconds for seconds in found if isinstance(seconds, float) and seconds > 0]
-    if not known:
+    return max(known, default=0.0)
+
+
+def _overhead(run: Run) -> str:
+    """The dearest of the overheads, and its share of the shortest sample."""
+    worst = _worst_overhead(run)
+    if not worst:
         return ""
-    worst = max(known)
     return f"{1e6 * worst:.1f} µs a sample ({worst / SAMPLE_S:.2%} of the shortest)"
 
 

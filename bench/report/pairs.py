@@ -11,7 +11,7 @@ from bench import capacity, stats
 from bench.pairs import Pair, declared
 from bench.record import MEASURES, TO_FIRST, Status
 from bench.report import format as fmt
-from bench.report.evidence import Group
+from bench.report.evidence import CALIBRATION, Group, calibration_of
 from bench.report.model import Footnotes, Layout, Table
 from bench.report.rows import MARGIN, ends, identity, intervals, level, over_blocks, ratio_columns
 
@@ -23,7 +23,8 @@ a / b is what the first strategy takes over what the second takes: above 1 the f
 static one) is slower or larger. Ratios are paired within blocks and have the {level} t-interval \
 over blocks; one block has none. Steady: a call after warm-up. First result: build, load and \
 first call in a fresh process. Peak: host memory above the imported framework (small: a side is \
-below 8 MB, where a constant error of 0.2-0.3 MB rules). Verdict: the first one's steady time; \
+below 8 MB, where a constant error of 0.2-0.3 MB rules; not calibrated: a known allocation was \
+read more than 5 % off). Verdict: the first one's steady time; \
 faster or slower where the interval excludes 1 and the effect is above the A/A floor, 1 % or \
 more; else equivalent where it was shown to be less than {margin} either way, and else one \
 cannot tell; with a drift where the second half of the blocks had another ratio than the first, \
@@ -62,7 +63,12 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     display["verdict"] = _verdicts(frame)
     display["first result"] = intervals(frame, "time_to_first_ratio")
     display["break-even (calls)"] = _break_evens(frame)
-    display["peak"] = intervals(frame, "peak_ratio") + small.map({True: " small", False: ""})
+    uncalibrated = frame["peak_is_uncalibrated"] & frame["peak_ratio"].notna()
+    display["peak"] = (
+        intervals(frame, "peak_ratio")
+        + small.map({True: " small", False: ""})
+        + uncalibrated.map({True: " not calibrated", False: ""})
+    )
     display["build"] = intervals(frame, "build_ratio")
     display["first call"] = intervals(frame, "first_ratio")
     looked_for = any(side for both in largest for side in both)
@@ -136,6 +142,10 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
         **ratio_columns("drift", drift),
         "drifts": stats.judge(drift, stats.DRIFT) != "cannot tell",
         **_capacities(group, pair),
+        "peak_is_uncalibrated": any(
+            abs(calibration_of(group, group.get(name, "memory"))) > CALIBRATION
+            for name in (pair.a, pair.b)
+        ),
         "peak_is_small": any(min(peak.values(), default=math.inf) < SMALL_BYTES for peak in peaks),
         **_break_even(group, pair, ratios),
         **{

@@ -43,6 +43,7 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
             plain(text)
             for text in (
                 *instrument.warnings(groups),
+                *instrument.costly(run),
                 *_warnings(run, groups),
                 *faults,
                 *run.faults,
