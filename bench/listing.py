@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backends import IMPLEMENTATIONS, missing
+from backends import BACKENDS, IMPLEMENTATIONS, missing
 from backends.cells import CELLS
 from bench import run
 from bench.preset import load_preset, preset_names
@@ -49,6 +49,9 @@ def print_devices(console: Console) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
         for device, words in info["devices"].items():
             table.add_row(backend, device, Text(str(words)), Text(versions))
+        if BACKENDS[backend].extra is not None and "gpu" not in info["devices"]:
+            said = "none: no GPU or no driver here, or a build of the framework without CUDA"
+            table.add_row(backend, "gpu", Text(said, style="yellow"), "")
     console.print(table)
 
 

@@ -382,7 +382,7 @@ def test_list_names_everything_there_is(
     assert "no-such-distribution not installed" in out
     assert cli.main(["list", "--cells"]) == 0
     assert "torch/static" not in capsys.readouterr().out
-    info = {
+    info: dict[str, Any] = {
         "torch": {"versions": {"torch": "2.13.0"}, "threads": {}, "devices": {"gpu": "an H100"}},
         "jax": {"error": "it crashed when asked"},
     }
@@ -391,6 +391,10 @@ def test_list_names_everything_there_is(
     out = capsys.readouterr().out
     assert "an H100" in out
     assert "it crashed when asked" in out
+    assert "no GPU or no driver here" not in out
+    info["torch"]["devices"] = {"cpu": "a CPU"}
+    assert cli.main(["list", "--devices"]) == 0
+    assert "no GPU or no driver here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["report"], ["list"], ["export"]])
