@@ -92,14 +92,8 @@ class Floors:
         )
 
     def failed(self, twins: Twins) -> bool:
-        """Whether a pair is one of those for which its family's floor fails."""
-        job = twins.job
-        if job.has_second_worker:
-            family = self._across(job.mode)
-        else:
-            family = self.family(job.backend, job.mode, job.measure)
-        known = sum(one.floor.measured for one in family)
-        return stats.called_different(twins.ratio, known, self.confidence)
+        """Whether a pair is called different, so that its family's floor fails."""
+        return stats.called_different(twins.ratio, self._among, self.confidence)
 
     def family(self, backend: str, mode: Mode, measure: Measure) -> list[Twins]:
         """The twins within a worker of a backend, or of its cold or memory jobs."""
@@ -118,8 +112,18 @@ class Floors:
             and (twins.job.mode, twins.job.measure) == (mode, measure)
         ]
 
+    @property
+    def _among(self) -> int:
+        """How many pairs might be called different by chance: those of the whole run.
+
+        Each of them alone would be in 3 % of the cases, and there are some two dozen.
+        """
+        return sum(twins.floor.measured for twins in self.twins)
+
     def _floor(self, family: Sequence[Twins]) -> stats.Floor:
-        return stats.floor_of(*(twins.ratio for twins in family), confidence=self.confidence)
+        return stats.floor_of(
+            *(twins.ratio for twins in family), confidence=self.confidence, among=self._among
+        )
 
 
 def _ratio(

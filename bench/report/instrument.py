@@ -26,7 +26,7 @@ The same thing twice, through the same pipeline: what the second took over what 
 with the {level} interval over blocks. Two workers: the second one is in a process of its own, as \
 two frameworks are. Floor: what a difference must exceed to be called one, the larger of 1 % and \
 the far end of the interval. Failed: the two were called different, so that nothing that rests on \
-it gets a verdict; the interval is widened for the number of pairs that say the same thing. Wide: \
+it gets a verdict; for this the interval is widened for the number of pairs in the run. Wide: \
 further out than half the margin of {margin}, too coarse to show that two things are equally \
 fast. No interval: there are fewer than two blocks."""
 

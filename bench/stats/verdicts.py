@@ -75,16 +75,20 @@ class Floor:
 UNMEASURED = Floor()
 
 
-def floor_of(*pairs: Ratio | None, confidence: float = CONFIDENCE) -> Floor:
+def floor_of(
+    *pairs: Ratio | None, confidence: float = CONFIDENCE, among: int | None = None
+) -> Floor:
     """The floor that A/A pairs set; `UNMEASURED` where none of them has an interval.
 
-    Of several pairs the widest bound at `confidence` counts. See `called_different` for `failed`.
+    Of several pairs the widest bound at `confidence` counts. It has `failed` where one of them was
+    called different (`called_different`) among so many, by default among these.
     """
     known = [pair.at(confidence) for pair in pairs if pair is not None and not math.isnan(pair.low)]
     if not known:
         return UNMEASURED
     bound = max(max(pair.high, pair.inverse().high) for pair in known) - 1
-    failed = any(called_different(pair, len(known), confidence) for pair in known)
+    number = len(known) if among is None else among
+    failed = any(called_different(pair, number, confidence) for pair in known)
     return Floor(value=max(FLOOR, bound), bound=bound, failed=failed)
 
 
