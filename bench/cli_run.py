@@ -163,7 +163,7 @@ def _publish(result: Run) -> int:
 
     if not result.records:
         if result.manifest["status"] == "out of budget":
-            said = "the budget was spent before anything was measured; give it a larger one"
+            said = "the budget was spent before anything was measured; a larger one needs a new run"
             click.echo(f"bench: {result.folder}: {said}", err=True)
             return FAILED
         click.echo(f"bench: {result.folder}: stopped before anything was measured", err=True)

@@ -36,6 +36,11 @@ from bench.sources import WorkerDied, WorkerHung
 from bench.store import Store
 from bench.sweep import Setting, Sweep
 
+#: What has begun may take so many budgets, since estimates err, and is cut off then. One that does
+#: not answer for that share of a budget hangs: it must not take the others' time.
+OVERRUN = 1.25
+HANG_SHARE = 1 / 3
+
 #: A probe imports a framework and asks it for its devices.
 DESCRIBE_LIMIT_S = 180.0
 
@@ -96,9 +101,8 @@ class Engine:
         """Measure every block that has no record yet; returns the manifest's status."""
         self._progress = progress
         self._began_s, self._spent_s = time.monotonic(), 0.0
-        budget_s = self._sweep.sampling.budget_s
-        self._deadline_s = math.inf if budget_s is None else self._began_s + budget_s
         sampling = self._sweep.sampling
+        self._budget_s = sampling.budget_s or math.inf
         n, end = sampling.blocks, max(sampling.counts().values())
         looks = [range(end)]
         if sampling.precision is not None:
@@ -147,7 +151,8 @@ class Engine:
             start=self._start,
             log=self._store.folder / "workers.log",
             scratch=scratch,
-            deadline_s=self._deadline_s,
+            deadline_s=self._began_s + OVERRUN * self._budget_s,
+            longest_s=HANG_SHARE * self._budget_s,
         ) as team:
             if not self._manifest["backends"]:
                 self._manifest["backends"] = {name: describe(team, name) for name in present}
@@ -197,8 +202,8 @@ class Engine:
             return
         steady = self._settle([job for job in jobs if job.measure == "steady"], block)
         if steady:
-            self._go_on(sum(self._estimate(job) for job in steady))
             self._gate.wait()
+            self._go_on(sum(self._estimate(job) for job in steady))
             self._gate.begin()
             work = Block(
                 team,
@@ -269,8 +274,8 @@ class Engine:
         """Raise `_Halted` where the run was told to stop, or where `next_s` more do not fit in."""
         if self._stopping():
             raise _Halted("interrupted")
-        budget_s = self._sweep.sampling.budget_s
-        if budget_s is None:
+        budget_s = self._budget_s
+        if math.isinf(budget_s):
             return
         elapsed_s = time.monotonic() - self._began_s
         # Estimates are of another machine: held against what has been seen of this one so far.

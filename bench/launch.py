@@ -49,10 +49,14 @@ class Worker:
         environment: Mapping[str, str],
         *,
         deadline_s: float = math.inf,
+        longest_s: float = math.inf,
     ) -> None:
-        """`deadline_s` is a time of the monotonic clock after which no answer is waited for."""
+        """After `deadline_s`, of the monotonic clock, no answer is waited for.
+
+        Nor is one for longer than `longest_s`.
+        """
         self.backend = backend
-        self._deadline_s = deadline_s
+        self._deadline_s, self._longest_s = deadline_s, longest_s
         self._source = source
         ours, theirs = socket.socketpair()
         with theirs:
@@ -89,6 +93,7 @@ class Worker:
         op = message["op"]
         try:
             self._channel.send_bytes(json.dumps(message).encode())
+            limit_s = min(limit_s, self._longest_s)
             left_s = self._deadline_s - time.monotonic()
             if not self._channel.poll(max(0.0, min(limit_s, left_s))):
                 self._reap()
@@ -155,13 +160,14 @@ class Team:
         scratch: Path,
         python: str = sys.executable,
         deadline_s: float = math.inf,
+        longest_s: float = math.inf,
     ) -> None:
         """`python` is the interpreter of the environment that has the frameworks.
 
         After `deadline_s`, a time of the monotonic clock, what is asked of a worker raises
-        `OutOfTime`.
+        `OutOfTime`; a worker that does not answer within `longest_s` hangs, whatever it was asked.
         """
-        self._deadline_s = deadline_s
+        self._deadline_s, self._longest_s = deadline_s, longest_s
         self.scratch = scratch
         self._start = start
         self._log_path = log
@@ -226,7 +232,13 @@ class Team:
 
     def _start_worker(self, backend: str, environment: Mapping[str, str]) -> Worker:
         source = self.sources[backend]
-        return Worker(backend, source, environment, deadline_s=self._deadline_s)
+        return Worker(
+            backend,
+            source,
+            environment,
+            deadline_s=self._deadline_s,
+            longest_s=self._longest_s,
+        )
 
     def close(self) -> None:
         """End all that was started; what one source's end raises keeps no other from it."""

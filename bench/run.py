@@ -21,6 +21,7 @@ from bench.launch import Start, Team
 from bench.noise import Gate
 from bench.record import EXPECTED, Record
 from bench.resume import require_same, sweep_of
+from bench.sources import is_flags
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 
@@ -111,7 +112,8 @@ def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
 def _inherited(sweep: Sweep, threads: int) -> dict[str, str]:
     """The caller's variables that reach a worker: not those that its backend replaces."""
     ours = [BACKENDS[name].environment(threads) for name in sweep.backends()]
-    replaced = {name for name in set(ours[0]).intersection(*ours) if not name.endswith("_FLAGS")}
+    common = set(ours[0]).intersection(*ours)
+    replaced = {name for name in common if not is_flags(name, os.environ.get(name))}
     return {
         name: value
         for name, value in os.environ.items()

@@ -40,6 +40,11 @@ class WorkerHung(Exception):
     """The worker did not answer in time; it has been killed."""
 
 
+def is_flags(name: str, value: str | None) -> bool:
+    """Whether a variable holds flags, to which others can be added: XLA reads a file's name too."""
+    return value is not None and name.endswith("_FLAGS") and value.lstrip().startswith("-")
+
+
 class Source(Protocol):
     """Where workers of one backend come from."""
 
@@ -115,7 +120,7 @@ class Setup:
         ours = BACKENDS[self.backend].environment(self.threads)
         given = {name: os.environ[name] for name in ours if name in os.environ}
         joined = {
-            name: f"{given[name]} {value}" if name in given and name.endswith("_FLAGS") else value
+            name: f"{given[name]} {value}" if is_flags(name, given.get(name)) else value
             for name, value in ours.items()
         }
         return {**os.environ, **joined}

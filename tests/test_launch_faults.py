@@ -422,3 +422,5 @@ def test_flags_of_the_callers_are_kept_beside_the_backends(
         variables = setup._environment()
     assert variables["XLA_FLAGS"].startswith("--xla_of_the_callers=1 --xla_cpu")
     assert variables["PJRT_NPROC"] == "1"
+    monkeypatch.setenv("XLA_FLAGS", "a-file-of-flags")  # to which none can be added
+    assert setup._environment()["XLA_FLAGS"].startswith("--xla_cpu")

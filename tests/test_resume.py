@@ -203,3 +203,15 @@ def test_a_plan_that_is_none_is_refused_in_a_line(path: tuple[str, ...], to: obj
     with pytest.raises(UsageError, match=r"run drawn: plan not readable \(") as caught:
         sweep_of(changed("sweep", *path, to=to))
     assert "\n" not in str(caught.value)
+
+
+def test_only_what_reaches_a_worker_is_called_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_of_the_callers=1")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    monkeypatch.setenv("TF_VAR_zone", "terraform's")
+    inherited = run.conditions(synthetic.sweep(), threads=1, start="fork")["inherited"]
+    assert inherited["XLA_FLAGS"] == "--xla_of_the_callers=1"
+    assert inherited["TF_ENABLE_ONEDNN_OPTS"] == "0"
+    assert "OPENBLAS_NUM_THREADS" not in inherited  # every backend sets it
+    assert "TF_VAR_zone" not in inherited

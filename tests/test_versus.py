@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from bench.compare import compare
 from bench.errors import StoreError, UsageError
 from bench.record import SAME_WORKER, Status
 from bench.report.evidence import groups_of
-from bench.store import Run, read_run
+from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 from tests import scripted
 from tests.scripted_runs import Acting, missing, of, preset, sweep
@@ -272,3 +273,21 @@ def test_a_sides_python_is_the_one_that_measured(
     python = interpreter(tmp_path, "python")
     for side in execute(tmp_path, python, python, plan=sweep("fine", blocks=1)):
         assert side.manifest["host"] == described
+
+
+def test_a_side_that_cannot_be_written_keeps_the_other_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store.write_manifest
+
+    def failing_at_the_end(self: Store, manifest: Mapping[str, Any]) -> None:
+        if manifest["status"] != "running" and self.folder.name == "new":
+            raise StoreError("no space")
+        write(self, manifest)
+
+    monkeypatch.setattr(Store, "write_manifest", failing_at_the_end)
+    python = interpreter(tmp_path, "python")
+    with pytest.raises(StoreError, match="no space"):
+        execute(tmp_path, python, python, plan=sweep("fine", blocks=1))
+    (old,) = tmp_path.rglob("old/manifest.json")
+    assert read_run(old.parent).manifest["status"] == "finished"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.record import MEASURES
 from bench.report import format as fmt
-from bench.report.evidence import CALIBRATION, Evidence, Group, calibration_of, kind_of
+from bench.report.evidence import CALIBRATION, Evidence, Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.pairs import SMALL_BYTES
 from bench.report.rows import ends, identity, over_blocks, ranges, spread
@@ -83,7 +83,7 @@ def _peak(job: Evidence) -> float:
 
 def _memory_row(group: Group, name: str, job: Evidence) -> dict[str, object]:
     peak = over_blocks(job.values("peak_bytes"))
-    calibration = calibration_of(group, job)
+    calibration = job.calibration_error
     notes = []
     if abs(calibration) > CALIBRATION:
         notes.append(f"not calibrated ({calibration:+.0%})")

@@ -340,6 +340,9 @@ def _warnings(comparison: Comparison) -> list[str]:
     bare = sum(not row.floor.measured and not row.small for row in rows)
     if bare:
         found.append(f"no A/A pair for {bare} of {len(rows)} rows: their floor is 1 %")
+    blind = sum(row.floor.missing for row in rows)
+    if blind:
+        found.append(f"memory is not calibrated for {blind} rows, of which one cannot tell")
     failed = sum(row.floor.failed for row in rows)
     if failed:
         found.append(f"A/A failed (identical arms were called different) for {failed} rows")

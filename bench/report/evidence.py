@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -77,6 +77,7 @@ class Evidence:
     planned: int
     void: Record | None = None
     absent: str = ""
+    calibration_at_start: float = math.nan
 
     @cached_property
     def _faults(self) -> Mapping[int, str]:
@@ -137,8 +138,13 @@ class Evidence:
 
     @property
     def calibration_error(self) -> float:
-        """How far off a known allocation was read after the job, at worst; NaN where none was."""
-        return max(self.values("calibration_error").values(), key=abs, default=math.nan)
+        """How far off a known allocation was read, at the start of the run or after the job.
+
+        At worst; NaN where none was.
+        """
+        readings = [self.calibration_at_start, *self.values("calibration_error").values()]
+        known = [error for error in readings if not math.isnan(error)]
+        return max(known, key=abs, default=math.nan)
 
     def phases(self) -> list[str]:
         """Every phase that a block that was ok has samples of."""
@@ -162,8 +168,7 @@ class Group:
     """All jobs of one case and mode of one run: what is compared with each other.
 
     A/A twins are not among the jobs: they make `floors`, those of the case's device. `confidence`
-    is the level of intervals. `calibration` says by backend how far off a known allocation was read
-    when the run started.
+    is the level of intervals.
     """
 
     run: str
@@ -172,7 +177,6 @@ class Group:
     jobs: Mapping[tuple[str, Measure], Evidence]
     floors: Floors = NO_FLOORS
     confidence: float = stats.CONFIDENCE
-    calibration: Mapping[str, float] = field(default_factory=dict)
 
     def get(self, implementation: str, measure: Measure) -> Evidence:
         """What is known of a job; nothing where no such job was planned or recorded."""
@@ -207,13 +211,6 @@ class Group:
         return None
 
 
-def calibration_of(group: Group, job: Evidence) -> float:
-    """The worst reading of a known allocation, at the start of the run or after the job."""
-    readings = (job.calibration_error, group.calibration.get(job.job.backend, math.nan))
-    known = [error for error in readings if not math.isnan(error)]
-    return max(known, key=abs, default=math.nan)
-
-
 def kind_of(implementation: str) -> Kind | None:
     """The kind of an implementation; None for one that this version does not know."""
     entry = IMPLEMENTATIONS.get(implementation)
@@ -234,6 +231,7 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
         records[record.job].append(record)
     void = _void(run.records)
     absent = absent_reason(run.manifest)
+    calibration = _calibration(run.manifest)
     tables: dict[tuple[Case, Mode], dict[tuple[str, Measure], Evidence]] = defaultdict(dict)
     for job, found in records.items():
         if job.replica:
@@ -246,10 +244,10 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
             planned=max(counts.get(job.measure, 0), extended),
             void=void.get((job.implementation, job.case, job.mode)),
             absent=absent,
+            calibration_at_start=calibration.get(job.backend, math.nan),
         )
     looked = sweep is not None and sweep.sampling.precision is not None
     confidence = stats.look_confidence() if looked else stats.CONFIDENCE
-    calibration = _calibration(run.manifest)
     floors = {
         device: Floors.of(run.records, device, confidence)
         for device in {case.device for case, _ in tables}
@@ -262,7 +260,6 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
             jobs=jobs,
             floors=floors[c.device],
             confidence=confidence,
-            calibration=calibration,
         )
         for (c, m), jobs in tables.items()
     ]

@@ -28,7 +28,8 @@ two frameworks are. Floor: what a difference must exceed to be called one, the l
 the far end of the interval. Failed: the two were called different, so that nothing that rests on \
 it gets a verdict; for this the interval is widened for the number of pairs in the run. Wide: \
 further out than half the margin of {margin}, too coarse to show that two things are equally \
-fast. No interval: there are fewer than two blocks."""
+fast, and a difference must be beyond floor and margin together. No interval: there are fewer \
+than two blocks."""
 
 #: Arms interfere where alone and paired differ by more than this, and than so many times what the
 #: identical pairs of their worker do.

@@ -11,7 +11,7 @@ from bench import capacity, stats
 from bench.pairs import Pair, declared
 from bench.record import MEASURES, TO_FIRST, Status
 from bench.report import format as fmt
-from bench.report.evidence import CALIBRATION, Group, calibration_of
+from bench.report.evidence import CALIBRATION, Group
 from bench.report.model import Footnotes, Layout, Table
 from bench.report.rows import MARGIN, ends, identity, intervals, level, over_blocks, ratio_columns
 
@@ -26,10 +26,10 @@ first call in a fresh process. Peak: host memory above the imported framework (s
 below 8 MB, where a constant error of 0.2-0.3 MB rules; not calibrated: a known allocation was \
 read more than 5 % off). Verdict: the first one's steady time; \
 faster or slower where the interval excludes 1 and the effect is above the A/A floor, 1 % or \
-more; else equivalent where it was shown to be less than {margin} either way, and else one \
-cannot tell; with a drift where the second half of the blocks had another ratio than the first, \
-by more than 2 %. Break-even: calls after which the one with the sooner first result has lost its \
-lead, to two digits; "never (a)", "never (b)": that one leads in both. Static strategies come \
+more, and a wide one by the margin; else equivalent where it was shown to be less than {margin} \
+either way, and else one cannot tell; with a drift where the second half of the blocks had \
+another ratio than the first, by more than 2 %. Break-even: calls after which the one with the \
+sooner first result has lost its lead, to two digits; "never (a)", "never (b)": that one leads in both. Static strategies come \
 first, then other variants. Intervals are not widened for the number of rows."""
 
 _CAPACITY_CAPTION = """\
@@ -143,7 +143,7 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
         "drifts": stats.judge(drift, stats.DRIFT) != "cannot tell",
         **_capacities(group, pair),
         "peak_is_uncalibrated": any(
-            abs(calibration_of(group, group.get(name, "memory"))) > CALIBRATION
+            abs(group.get(name, "memory").calibration_error) > CALIBRATION
             for name in (pair.a, pair.b)
         ),
         "peak_is_small": any(min(peak.values(), default=math.inf) < SMALL_BYTES for peak in peaks),
