@@ -24,12 +24,12 @@ static one) is slower or larger. Ratios are paired within blocks and have the {l
 over blocks; one block has none. Steady: a call after warm-up. First result: build, load and \
 first call in a fresh process. Peak: host memory above the imported framework (small: a side is \
 below 8 MB, where a constant error of 0.2-0.3 MB rules; not calibrated: a known allocation was \
-read more than 5 % off). Verdict: the first one's steady time; \
-faster or slower where the interval excludes 1 and the effect is above the A/A floor, 1 % or \
-more, and a wide one by the margin; else equivalent where it was shown to be less than {margin} \
-either way, and else one cannot tell; with a drift where the second half of the blocks had \
-another ratio than the first, by more than 2 %. Break-even: calls after which the one with the \
-sooner first result has lost its lead, to two digits; "never (a)", "never (b)": that one leads in both. Static strategies come \
+read more than 5 % off). Verdict: the first one's steady time; faster or slower where the \
+interval excludes 1 and the effect is above the A/A floor, 1 % or more, and a wide one by the \
+margin; else equivalent where it was shown to be less than {margin} either way, and else one \
+cannot tell; with a drift where the second half of the blocks had another ratio than the first, \
+by more than 2 %. Break-even: calls after which the one with the sooner first result has lost its \
+lead, to two digits; "never (a)", "never (b)": that one leads in both. Static strategies come \
 first, then other variants. Intervals are not widened for the number of rows."""
 
 _CAPACITY_CAPTION = """\
