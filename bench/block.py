@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from backends.api import Case
+from bench import outcome as outcomes
 from bench.beacon import Beacon
 from bench.launch import Team, Worker
 from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
-from bench.outcome import PREPARE_LIMIT_S, Outcome, Seat, request
+from bench.outcome import Outcome, Seat, request
 from bench.record import Job, Record, Status
 from bench.sampling import Sampling
 from bench.sources import ServerDied, WorkerDied, WorkerHung
@@ -137,7 +138,7 @@ class Block:
             expected = self._expected[outcome.job.case]
             message = request("prepare", outcome.job, expected, outcome.arm)
             try:
-                outcome.take(worker.request(message, limit_s=PREPARE_LIMIT_S))
+                outcome.take(worker.request(message, limit_s=outcomes.PREPARE_LIMIT_S))
             except (WorkerDied, WorkerHung) as error:
                 self._lose(outcome, error)
                 return False
@@ -176,7 +177,7 @@ class Block:
             "calls": self._sampling.warmup_calls,
             "seconds": self._sampling.warmup_s,
         }
-        reply = self._ask(outcome, message, PREPARE_LIMIT_S)
+        reply = self._ask(outcome, message, outcomes.PREPARE_LIMIT_S)
         outcome.take(reply)
         if outcome.status != Status.OK:
             raise _ArmLost

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 import backends
 from backends.api import Backend, Case, Mode, Runner
-from bench import block, outcome
+from bench import outcome
 from tests.checks import Build
 from tests.scripted_runs import left_behind, registered
 
@@ -62,8 +62,7 @@ def build_with() -> Callable[[str], Build]:
 def scripted_backend() -> Iterator[None]:
     """Register the scripted backend here and in every worker that starts; none may be left."""
     # Not `monkeypatch`: what a test changes with that is restored before this is.
-    limits = [patch.object(module, "PREPARE_LIMIT_S", 5.0) for module in (block, outcome)]
-    with registered() as mark, limits[0], limits[1]:
+    with registered() as mark, patch.object(outcome, "PREPARE_LIMIT_S", 5.0):
         yield
     children = psutil.Process().children(recursive=True)
     assert [child for child in children if child.is_running()] == []

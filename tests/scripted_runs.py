@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import uuid
@@ -18,6 +19,7 @@ import psutil
 import backends
 from bench import run
 from bench.axes import Axes
+from bench.beacon import Beacon
 from bench.launch import Start
 from bench.record import Record
 from bench.sampling import Sampling
@@ -186,6 +188,20 @@ def of(result: Run, strategy: str, measure: str) -> list[Record]:
         and record.job.measure == measure
         and record.job.replica == 0
     ]
+
+
+def full_disk_after(writes: int) -> Callable[[Path], Beacon]:
+    """A stand-in for `Beacon`: of so many that are opened, the last one meets a full disk."""
+    left = writes
+
+    def beacon(path: Path) -> Beacon:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return Beacon(path)
+
+    return beacon
 
 
 def limited_files(largest: int | None) -> list[str]:

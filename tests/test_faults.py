@@ -57,10 +57,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Start], Surv
     @cache
     def survived(start: Start) -> Survived:
         plan_of = ["fine", "fine-too", *(fault.name for fault in CHOSEN[start])]
-        limits = {"PREPARE_LIMIT_S": 4.0, "TURN_LIMIT_S": 4.0}
         with (
             registered() as mark,
-            patch.multiple(block, **limits),
+            patch.object(block, "TURN_LIMIT_S", 4.0),
             patch.object(outcome, "PREPARE_LIMIT_S", 4.0),
             patch.object(sources, "EXIT_LIMIT_S", 1.0),
         ):

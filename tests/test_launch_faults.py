@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from bench import block, launch, run, sources
-from bench.beacon import Beacon
 from bench.ending import MARK, kill_marked
 from bench.errors import StoreError
 from bench.launch import Start, Team, Worker
@@ -31,6 +30,7 @@ from tests.scripted_runs import (
     PRESET,
     Acting,
     execute,
+    full_disk_after,
     left_behind,
     limited_files,
     missing,
@@ -320,16 +320,7 @@ def test_a_disk_that_is_full_beside_the_records_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers share files with the parent: these meet a full disk as well."""
-    left = 20
-
-    def beacon(path: Path) -> Beacon:
-        nonlocal left
-        left -= 1
-        if not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return Beacon(path)
-
-    monkeypatch.setattr(block, "Beacon", beacon)
+    monkeypatch.setattr(block, "Beacon", full_disk_after(20))
     plan = sweep("fine", "fine-too", blocks=3)
     with pytest.raises(StoreError, match=r"run: cannot be written \(No space left .* are kept\)"):
         execute(tmp_path, plan)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from bench import block, cli, machine, run, versus
-from bench.beacon import Beacon
 from bench.compare import compare
 from bench.errors import StoreError, UsageError
 from bench.record import SAME_WORKER, Status
@@ -23,7 +21,7 @@ from bench.report.evidence import groups_of
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 from tests import scripted
-from tests.scripted_runs import Acting, missing, of, preset, sweep
+from tests.scripted_runs import Acting, full_disk_after, missing, of, preset, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
 
@@ -250,16 +248,7 @@ def test_the_commands_exit_status_is_that_of_the_comparison(
 def test_a_disk_that_is_full_beside_the_records_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = 20
-
-    def beacon(path: Path) -> Beacon:
-        nonlocal left
-        left -= 1
-        if not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return Beacon(path)
-
-    monkeypatch.setattr(block, "Beacon", beacon)
+    monkeypatch.setattr(block, "Beacon", full_disk_after(20))
     python = interpreter(tmp_path, "python")
     with pytest.raises(StoreError, match=r"cannot be written \(No space left .* are kept\)"):
         execute(tmp_path, python, python, plan=sweep("fine", "fine-too", blocks=3))

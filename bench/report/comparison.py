@@ -218,7 +218,7 @@ def _not_compared(jobs: Sequence[Unmatched], layout: Layout) -> Table | None:
     display["of"] = [", ".join(_NAMES[j.job.measure] for j in found) for found in alike.values()]
     display["old"] = [job.old for job in firsts]
     display["new"] = [job.new for job in firsts]
-    display["verdict"] = ["not counted" if job.effect == "none" else job.effect for job in firsts]
+    display["verdict"] = [_effect_text(job.effect) for job in firsts]
     display["reason"] = [layout.footnotes.mark(job.reason) for job in firsts]
     return Table(
         name="not-compared",
@@ -240,7 +240,7 @@ def _longest(jobs: Sequence[Longest], layout: Layout) -> Table | None:
     display["old"] = [_length(job.old, layout) for job in jobs]
     display["new"] = [_length(job.new, layout) for job in jobs]
     display["limit"] = [_limits(job) for job in jobs]
-    display["verdict"] = ["not counted" if job.effect == "none" else job.effect for job in jobs]
+    display["verdict"] = [_effect_text(job.effect) for job in jobs]
     return Table(
         name="longest",
         title="Longest T",
@@ -277,6 +277,10 @@ def _limit(side: Search) -> str:
     unit = fmt.size([side.limit_bytes])
     said = f"{fmt.digits(side.limit_bytes / unit.scale)} {unit.name}"
     return f"{said}, {side.limited_by}" if side.limited_by else said
+
+
+def _effect_text(effect: str) -> str:
+    return "not counted" if effect == "none" else effect
 
 
 def _heads(jobs: Sequence[Job], layout: Layout) -> pd.DataFrame:

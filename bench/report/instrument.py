@@ -148,10 +148,10 @@ def _lacking(groups: Sequence[Group]) -> list[str]:
     across: dict[str, None] = {}
     for group in groups:
         repeated = {
-            (name.split("/")[0], measure): None
+            (job.job.backend, measure): None
             for measure in _JUDGED
             for name in group.implementations(measure)
-            if kind_of(name) in RANKED and len(group.get(name, measure).believed) > 1
+            if kind_of(name) in RANKED and len((job := group.get(name, measure)).believed) > 1
         }
         for backend, measure in repeated:
             if not group.floors.within(backend, group.mode, measure).measured:

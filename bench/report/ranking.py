@@ -98,7 +98,7 @@ def _floor(group: Group, name: str, best: str) -> stats.Floor:
     """What a difference of two implementations must exceed; nothing for one and itself."""
     if name == best:
         return stats.UNMEASURED
-    a, b = (each.split("/", maxsplit=1)[0] for each in (name, best))
+    a, b = (group.get(each, "steady").job.backend for each in (name, best))
     if a == b:
         return group.floors.within(a, group.mode, "steady")
     return group.floors.between(a, b, group.mode)
