@@ -14,6 +14,7 @@ from backends.api import (
     Batch,
     Case,
     Implementation,
+    Mode,
     Output,
     State,
     Unavailable,
@@ -22,7 +23,13 @@ from backends.api import (
 )
 
 #: Adding a framework is one folder with an `INFO` and one line here.
-_PACKAGES = ("backends.reference", "backends.tensorflow", "backends.torch", "backends.jax")
+_PACKAGES = (
+    "backends.reference",
+    "backends.tensorflow",
+    "backends.torch",
+    "backends.jax",
+    "backends.onnx",
+)
 
 #: Importable modules with an `INFO`, separated by commas: backends that live outside this tree.
 EXTRA_VARIABLE = "RNN_BENCH_EXTRA_BACKENDS"
@@ -31,7 +38,12 @@ EXTRA_VARIABLE = "RNN_BENCH_EXTRA_BACKENDS"
 def _infos() -> list[BackendInfo]:
     extra = os.environ.get(EXTRA_VARIABLE, "")
     names = [*_PACKAGES, *(name for name in extra.split(",") if name)]
-    return [import_module(name).INFO for name in names]
+    try:
+        return [import_module(name).INFO for name in names]
+    except (ImportError, AttributeError) as error:
+        if not extra:
+            raise
+        raise ImportError(f"{EXTRA_VARIABLE} {extra!r}: {error}", name=EXTRA_VARIABLE) from error
 
 
 BACKENDS: dict[str, BackendInfo] = {info.name: info for info in _infos()}
@@ -116,6 +128,12 @@ def evaluate(
         runner.close()
 
 
+def refusal(implementation: str, case: Case, mode: Mode) -> str | None:
+    """Why an implementation cannot express a case in a mode, or None. Imports no framework."""
+    entry = IMPLEMENTATIONS[implementation]
+    return BACKENDS[entry.backend].refusal(entry.strategy.name, case, mode)
+
+
 def of_kind(kinds: Iterable[str]) -> list[Implementation]:
     """The implementations of these kinds, in registry order."""
     wanted = set(kinds)
@@ -140,4 +158,5 @@ __all__ = [
     "install_line",
     "missing",
     "of_kind",
+    "refusal",
 ]

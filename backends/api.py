@@ -3,8 +3,8 @@
 Letters used in every shape of this project:
 
     B  batch            T  time steps        D  input features of the first layer
-    H  hidden units     I  input features of a layer: D for the first, H for the others
-    G  gates            L  layers
+    H  hidden units     I  input features of a layer: D for the first, O for the others
+    G  gates            L  layers            O  outputs of a layer: H for most cells
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy.typing as npt
 
+from backends.cells import CELLS
+from backends.stack import MAX_LAYERS, layers
+
 Array = npt.NDArray[Any]
 
-CellName = Literal["rnn", "basic-lstm", "lstm", "gru", "gru-reset-after"]
 Dtype = Literal["float32", "float64"]
 Lengths = Literal["full", "ragged"]
 InitialState = Literal["zeros", "random"]
 Mode = Literal["forward", "train"]
 
+#: Which way a sequence is read. Bidirectional layers read it both ways, and each gets both outputs
+#: of the one below side by side; two stacks are joined at the top alone.
+Direction = Literal["forward", "bidirectional", "two-stacks"]
+
 #: How time is carried. Every strategy of every backend is a variant of one of the first three;
 #: `limit` marks the bare matrix products of a case and `oracle` the float64 reference.
 Kind = Literal["static", "dynamic", "fused", "limit", "oracle"]
 
-CELL_NAMES: tuple[CellName, ...] = get_args(CellName)
+CELL_NAMES: tuple[str, ...] = tuple(CELLS)
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -44,12 +50,15 @@ class Unavailable(Exception):
 class Case:
     """What is computed, free of any framework.
 
+    `cell` is a name of `backends.cells.CELLS`.
     `lengths` "ragged" gives each sequence its own length n_b <= T: outputs are 0 at t >= n_b and
     the state is held there. `forget_bias` is added to the LSTM's forget gate at run time and is no
     part of the weights. `device` is "cpu" or "gpu".
+
+    Raises `ValueError` for an unknown cell, and for one that cannot have these sizes.
     """
 
-    cell: CellName
+    cell: str
     seq_len: int
     batch: int
     inputs: int
@@ -61,25 +70,29 @@ class Case:
     initial_state: InitialState = "zeros"
     forget_bias: float = 1.0
     seed: int = 0
+    direction: Direction = "forward"
 
     def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise ValueError(f"cell {self.cell!r}: must be one of {', '.join(CELLS)}")
         for name in ("seq_len", "batch", "inputs", "hidden", "layers"):
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
+        if self.layers > MAX_LAYERS:
+            raise ValueError(f"layers={self.layers}: must be {MAX_LAYERS:,} or less")
+        layers(self)
 
-    def layer_inputs(self, layer: int) -> int:
-        """Input features I of a layer (counted from 0)."""
-        return self.inputs if layer == 0 else self.hidden
 
-
-#: One layer's canonical blocks: "W_<gate>" [I, H], "U_<gate>" [H, H], "b_<gate>" [H], and for the
-#: reset-after GRU "b_hc" [H], the bias inside the reset product. Row vectors: z = x W + h U + b.
+#: One layer's canonical blocks by name, `backends.spec.Cell.blocks`: for most cells "W_<gate>"
+#: [I, H], "U_<gate>" [H, H], "b_<gate>" [H]. Row vectors: z = x W + h U + b.
 LayerWeights = Mapping[str, Array]
+#: One entry for each set of weights; `backends.stack.Layer.weights` says whose it is.
 Weights = tuple[LayerWeights, ...]
 
-#: One layer's state by name: "h" [B, H], and "c" [B, H] for LSTM cells.
+#: One layer's state by name, `backends.spec.Cell.state`: "h" [B, H], "c" [B, H] for LSTM cells.
 LayerState = Mapping[str, Array]
+#: One entry for each of `backends.stack.layers`.
 State = tuple[LayerState, ...]
 
 
@@ -87,11 +100,12 @@ State = tuple[LayerState, ...]
 class Batch:
     """The data of one call, in the case's dtype.
 
-    `lengths` is None for full length. `initial_state` None means zeros.
+    `lengths` is None for full length. `initial_state` None means zeros. Behind the D features of x
+    come the masks of dropout cells, `backends.stack.input_width` columns in all.
     """
 
     x: Array  # [B, T, D]
-    targets: Array  # [B, T, H]
+    targets: Array  # [B, T, O]
     lengths: Array | None  # [B] int32, 0 <= n_b <= T
     initial_state: State | None = None
     learning_rate: float = 0.01
@@ -101,8 +115,17 @@ class Batch:
 class Output:
     """Outputs and final state as NumPy arrays."""
 
-    outputs: Array  # [B, T, H]
-    state: State  # L layers
+    outputs: Array  # [B, T, O]
+    state: State  # a layer each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """Everything that an implementation of a case is compared with, in float64."""
+
+    output: Output
+    loss: float
+    gradients: Weights
 
 
 #: A named part of a build ("trace", "compile"); the harness hands in one that reads a clock.
@@ -120,7 +143,7 @@ class Runner(Protocol):
     Inputs, outputs and targets are batch-major for everybody; a framework that wants time first
     transposes inside `forward` and `train`. The loss is
 
-        1 / (2 B T) * sum over b, t, h of (y - target)^2
+        1 / (2 B T) * sum over b, t, o of (y - target)^2
 
     over all T steps, outputs past a length counting as the zeros that they are.
     """
@@ -135,7 +158,7 @@ class Runner(Protocol):
         """
 
     def forward(self) -> Any:
-        """Enqueue the forward pass; outputs [B, T, H] and final state stay on the device.
+        """Enqueue the forward pass; outputs [B, T, O] and final state stay on the device.
 
         Only for mode "forward". The handle is valid until the next `forward`.
         """
@@ -182,8 +205,9 @@ class Backend(Protocol):
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         """Build a runner: graph, module or compiled program.
 
-        Raises `Unsupported` (with the reason) before any work where the strategy cannot express
-        the case, and `Unavailable` where the host lacks the device.
+        Raises `Unsupported` with the reason of `BackendInfo.refusal` before any work where the
+        strategy cannot express the case (`BackendInfo.require` does), and `Unavailable` where the
+        host lacks the device.
         """
 
 
@@ -200,13 +224,20 @@ class Strategy:
     against: str | None = None
 
 
+def anything(_strategy: str, _case: Case, _mode: Mode) -> str | None:
+    """The `refusal` of a backend whose strategies express every case."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackendInfo:
     """What is known of a backend without importing its framework.
 
     `module` has `create(threads: int) -> Backend`. `requires` names the distributions that must be
     installed, `extra` this project's extra that installs them. `environment(threads)` gives the
-    environment variables that must be set before the framework is imported. `preload` are the
+    environment variables that must be set before the framework is imported.
+    `refusal(strategy, case, mode)` gives the reason for which a strategy cannot express a case, or
+    None; `build` raises `Unsupported` with that reason and no other. `preload` are the
     modules that a fork server imports (never running an operation). `compile_cache` names the
     environment variable of the folder in which the framework keeps compiled code between processes.
     """
@@ -217,8 +248,18 @@ class BackendInfo:
     requires: tuple[str, ...]
     strategies: tuple[Strategy, ...]
     environment: Callable[[int], Mapping[str, str]]
+    refusal: Callable[[str, Case, Mode], str | None] = anything
     preload: tuple[str, ...] = ()
     compile_cache: str | None = None
+
+    def require(self, strategy: str, case: Case, mode: Mode) -> None:
+        """Raise `Unsupported` for an unknown strategy, or a case that it cannot express."""
+        names = [entry.name for entry in self.strategies]
+        if strategy not in names:
+            raise Unsupported(f"strategy {strategy}: {self.name} has {', '.join(names)}")
+        reason = self.refusal(strategy, case, mode)
+        if reason is not None:
+            raise Unsupported(reason)
 
 
 @dataclass(frozen=True, kw_only=True)

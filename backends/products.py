@@ -1,18 +1,19 @@
 """The bare matrix products of a case: its FLOPs by formula, and a runner that does nothing else.
 
 A recurrent network cannot do less than these products on the same threads, so the time they take is
-the limit that an implementation is held against.
+the limit that an implementation is held against. (A frequency cell could leave out one product with
+zeros in a step; those that there are do it.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from backends.api import Batch, Case, Mode, Output, Unsupported, Weights
-from backends.cells import CELLS
+from backends.stack import Layer, layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +37,36 @@ def products(case: Case, mode: Mode) -> list[Product]:
     and in training the gradients of W, U and of a layer's inputs (not of the first layer's: nobody
     asks for it). What does is T small ones. Padding counts: a padded implementation computes it.
     """
-    b, t, h = case.batch, case.seq_len, case.hidden
-    gates = len(CELLS[case.cell].gates)
-    # Reset-before GRU needs r before it can multiply (r h) by U_c: two products a step.
-    recurrent = (2, 1) if case.cell == "gru" else (gates,)
-    result: list[Product] = []
-    for layer in range(case.layers):
-        result.append(Product(m=b * t, k=case.layer_inputs(layer), n=gates * h, count=1))
-        result += [Product(m=b, k=h, n=g * h, count=t) for g in recurrent]
-    if mode == "forward":
-        return result
-    for layer in reversed(range(case.layers)):
-        inputs = case.layer_inputs(layer)
-        result += [Product(m=b, k=g * h, n=h, count=t) for g in recurrent]
-        result.append(Product(m=inputs, k=b * t, n=gates * h, count=1))
-        result += [Product(m=h, k=b * t, n=g * h, count=1) for g in recurrent]
-        if layer > 0:
-            result.append(Product(m=b * t, k=gates * h, n=inputs, count=1))
+    stack = layers(case)
+    result = [p for layer in stack for p in _forward(case, layer)]
+    if mode == "train":
+        result += [p for layer in reversed(stack) for p in _backward(case, layer)]
     return result
+
+
+def _forward(case: Case, layer: Layer) -> Iterator[Product]:
+    b, t = case.batch, case.seq_len
+    for p in layer.cell.products(layer.inputs, layer.hidden):
+        if p.hoisted:
+            yield Product(m=b * t * p.times, k=p.k, n=p.n, count=1)
+        else:
+            yield Product(m=b, k=p.k, n=p.n, count=t * p.times)
+
+
+def _backward(case: Case, layer: Layer) -> Iterator[Product]:
+    b, t = case.batch, case.seq_len
+    for p in layer.cell.products(layer.inputs, layer.hidden):
+        if not p.hoisted:
+            yield Product(m=b, k=p.n, n=p.k, count=t * p.times)
+        elif layer.depth > 0:
+            yield Product(m=b * t * p.times, k=p.n, n=p.k, count=1)
+        yield Product(m=p.k, k=b * t * p.times, n=p.n, count=1)
 
 
 @lru_cache(maxsize=1024)
 def flops(case: Case, mode: Mode) -> int:
     """FLOPs of a case: 2 m k n a product; element-wise work (order H, not H^2) is not counted."""
-    one, two = (
-        sum(product.flops for product in products(replace(case, layers=layers), mode))
-        for layers in (1, 2)
-    )
-    # All layers but the first are alike, however many there are.
-    return one + (case.layers - 1) * (two - one)
+    return sum(product.flops for product in products(case, mode))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ INFO = BackendInfo(
     name="reference",
     module="backends.reference.adapter",
     extra=None,
-    requires=("numpy",),
+    requires=("numpy", "autograd"),
     environment=environment,
-    preload=("numpy", "threadpoolctl"),
+    preload=("numpy", "autograd", "threadpoolctl"),
     strategies=(
         Strategy(name="numpy", kind="oracle", title="NumPy, float64, slow and obvious"),
         Strategy(name="products", kind="limit", title="the case's matrix products alone (NumPy)"),

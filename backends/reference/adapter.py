@@ -12,18 +12,19 @@ from backends.api import (
     Array,
     Batch,
     Case,
+    Expected,
     Mode,
     Output,
     Runner,
     Stage,
     Unavailable,
-    Unsupported,
     Weights,
     unstaged,
 )
 from backends.data import check_batch
 from backends.products import Ops, ProductsRunner
-from backends.reference.network import Expected, expected, forward
+from backends.reference import INFO
+from backends.reference.network import expected, forward
 
 
 class OracleRunner:
@@ -55,7 +56,12 @@ class OracleRunner:
         pass
 
     def fetch(self, out: Output) -> Output:
-        return out
+        """Results rounded to the case's dtype."""
+        dtype = self._case.dtype
+        return Output(
+            outputs=out.outputs.astype(dtype),
+            state=tuple({k: v.astype(dtype) for k, v in layer.items()} for layer in out.state),
+        )
 
     def fetch_loss(self, out: float) -> float:
         return out
@@ -80,7 +86,7 @@ class NumpyBackend:
         self._limit = self._blas.limit(limits=threads, user_api="blas")
 
     def versions(self) -> Mapping[str, str]:
-        return {"numpy": version("numpy")}
+        return {name: version(name) for name in ("numpy", "autograd")}
 
     def threads(self) -> Mapping[str, int]:
         return {str(pool["internal_api"]): int(pool["num_threads"]) for pool in self._blas.info()}
@@ -89,13 +95,12 @@ class NumpyBackend:
         return {"cpu": "NumPy"}
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
+        INFO.require(strategy, case, mode)
         if case.device != "cpu":
             raise Unavailable(f"device {case.device}: NumPy runs on cpu")
         if strategy == "numpy":
             return OracleRunner(case)
-        if strategy == "products":
-            return ProductsRunner(case, mode, _NUMPY_OPS)
-        raise Unsupported(f"strategy {strategy}: reference has numpy and products")
+        return ProductsRunner(case, mode, _NUMPY_OPS)
 
 
 def _array(shape: tuple[int, int], dtype: str) -> Array:

@@ -1,84 +1,106 @@
-"""The oracle's time loop, forward and backward, in float64."""
+"""The oracle's time loop in float64; its gradient is autograd's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import autograd
+import autograd.numpy as np
+import numpy
 
-from backends.api import Array, Batch, Case, Output, State, Weights
+from backends.api import Array, Batch, Case, Expected, Output, State, Weights
 from backends.data import check_batch, initial_state
-from backends.reference.cells import CELLS, LayerStateDict, Tape
+from backends.reference.cells import Arrays, make_step
+from backends.stack import Layer, layers
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """Everything that an implementation of a case is compared with, in float64."""
-
-    output: Output
-    loss: float
-    gradients: Weights
+def _as64(parts: Weights | State) -> tuple[dict[str, Array], ...]:
+    return tuple({k: numpy.asarray(v, numpy.float64) for k, v in part.items()} for part in parts)
 
 
-def _as64(layers: Weights | State) -> list[dict[str, Array]]:
-    return [{k: np.asarray(v, np.float64) for k, v in layer.items()} for layer in layers]
+def _reversed(values: list[Any], lengths: Array) -> list[Any]:
+    """T arrays [B, n]: the first n_b of each sequence b in reverse, those behind where they are."""
+    result = []
+    for t in range(len(values)):
+        source = numpy.where(t < lengths, lengths - 1 - t, t)
+        rows = [values[source[b]][b] for b in range(len(lengths))]
+        result.append(np.stack(rows))
+    return result
 
 
-def _alive(batch: Batch, t: int) -> Array:
-    """[B, 1]: whether step t lies within each sequence."""
-    if batch.lengths is None:
-        return np.ones((batch.x.shape[0], 1), bool)
-    return (t < batch.lengths)[:, None]
+def _run_layer(
+    layer: Layer, w: Arrays, values: list[Any], lengths: Array, state: Arrays
+) -> tuple[list[Any], Arrays]:
+    """Outputs of one layer, 0 at t >= n_b, and its state after n_b steps."""
+    step = make_step(layer)
+    if layer.reverse:
+        values = _reversed(values, lengths)
+    outputs = []
+    for t, x in enumerate(values):
+        alive = (t < lengths)[:, None]
+        y, new = step(w, x, state)
+        # The columns of masks that are handed on are nothing that ends with a sequence, and no
+        # layer reads them there.
+        outputs.append(np.where(alive, y, 0.0))
+        state = {name: np.where(alive, new[name], state[name]) for name in new}
+    return (_reversed(outputs, lengths) if layer.reverse else outputs), state
 
 
-def _run(
-    case: Case, weights: Weights, batch: Batch
-) -> tuple[Array, list[LayerStateDict], list[list[Tape]]]:
-    """Outputs [B, T, H], final state, and a tape for each step and layer."""
-    check_batch(case, batch)
-    cell = CELLS[case.cell]
-    layers, state = _as64(weights), _as64(initial_state(case, batch))
-    x = np.asarray(batch.x, np.float64)
-    outputs = np.zeros((*x.shape[:2], case.hidden))
-    tapes: list[list[Tape]] = []
-    for t in range(x.shape[1]):
-        alive, value, tape_t = _alive(batch, t), x[:, t], []
-        for index, layer in enumerate(layers):
-            new, tape = cell.forward(layer, value, state[index], case.forget_bias)
-            tape_t.append(tape)
-            value = new["h"]
-            state[index] = {k: np.where(alive, new[k], state[index][k]) for k in new}
-        outputs[:, t] = np.where(alive, value, 0.0)
-        tapes.append(tape_t)
-    return outputs, state, tapes
+def _run(case: Case, weights: Any, batch: Batch) -> tuple[Any, tuple[Arrays, ...]]:
+    """Outputs [B, T, O] and final state, of weights in float64."""
+    b, t = batch.x.shape[:2]
+    lengths = numpy.full(b, t) if batch.lengths is None else numpy.asarray(batch.lengths)
+    x = numpy.asarray(batch.x, numpy.float64)
+    below: list[list[Any]] = []
+    row: list[list[Any]] = []
+    final: list[Arrays] = []
+    sources = [list(numpy.moveaxis(x, 1, 0))]
+    for layer, start in zip(layers(case), _as64(initial_state(case, batch)), strict=True):
+        if layer.depth > 0 and not row:
+            sources = below
+        values = sources[len(row) % len(sources)]
+        outputs, state = _run_layer(layer, weights[layer.weights], values, lengths, start)
+        row.append(outputs)
+        final.append(state)
+        if len(row) == (1 if case.direction == "forward" else 2):
+            below = row if case.direction == "two-stacks" else [_side_by_side(row)]
+            row = []
+    return np.stack(_side_by_side(below), axis=1), tuple(final)
+
+
+def _side_by_side(row: list[list[Any]]) -> list[Any]:
+    """The outputs of both directions, or of the one, at every step."""
+    return [np.concatenate(values, axis=1) for values in zip(*row, strict=True)]
 
 
 def forward(case: Case, weights: Weights, batch: Batch) -> Output:
-    """Outputs [B, T, H] and final state: y_t = 0 and the state held where t >= n_b.
+    """Outputs [B, T, O] and final state: y_t = 0 and the state held where t >= n_b.
 
     Raises `ValueError` for a batch that does not fit the case.
     """
-    outputs, state, _ = _run(case, weights, batch)
-    return Output(outputs=outputs, state=tuple(state))
+    check_batch(case, batch)
+    outputs, state = _run(case, _as64(weights), batch)
+    return Output(outputs=outputs, state=state)
 
 
 def expected(case: Case, weights: Weights, batch: Batch) -> Expected:
-    """Forward, loss, and the loss's gradient through time (see `backends.api.Runner`)."""
-    outputs, state, tapes = _run(case, weights, batch)
-    b, t_max = outputs.shape[:2]
-    error = outputs - batch.targets
-    loss = float((error**2).sum() / (2 * b * t_max))
-    cell, layers = CELLS[case.cell], _as64(weights)
-    grads = [{k: np.zeros_like(v) for k, v in layer.items()} for layer in layers]
-    d_state = [{k: np.zeros_like(v) for k, v in layer.items()} for layer in state]
-    for t in reversed(range(t_max)):
-        alive = _alive(batch, t)
-        d_value = np.where(alive, error[:, t] / (b * t_max), 0.0)
-        for index in reversed(range(case.layers)):
-            d_new = {k: np.where(alive, v, 0.0) for k, v in d_state[index].items()}
-            d_new["h"] = d_new["h"] + d_value
-            d_value, d_old = cell.backward(layers[index], tapes[t][index], d_new, grads[index])
-            d_state[index] = {k: np.where(alive, d_old[k], d_state[index][k]) for k in d_old}
-    return Expected(
-        output=Output(outputs=outputs, state=tuple(state)), loss=loss, gradients=tuple(grads)
-    )
+    """Forward, loss, and the loss's gradient through time (see `backends.api.Runner`).
+
+    Raises `ValueError` for a batch that does not fit the case.
+    """
+    output = forward(case, weights, batch)
+    b, t = batch.x.shape[:2]
+    targets = numpy.asarray(batch.targets, numpy.float64)
+
+    given = _as64(weights)
+
+    def loss(trained: Any) -> Any:
+        # Taken apart once: each look into what autograd records is an operation of its own.
+        rest = iter(trained)
+        outputs, _ = _run(case, [{name: next(rest) for name in layer} for layer in given], batch)
+        return np.sum((outputs - targets) ** 2) / (2 * b * t)
+
+    value, found = autograd.value_and_grad(loss)([w for layer in given for w in layer.values()])
+    rest = iter(found)
+    gradients = tuple({name: next(rest) for name in layer} for layer in given)
+    return Expected(output=output, loss=float(value), gradients=gradients)
