@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.api import BackendInfo, Strategy
+from backends.tensorflow.support import refusal
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -22,6 +23,7 @@ INFO = BackendInfo(
     extra="tensorflow",
     requires=("tensorflow", "tf-keras", "keras"),
     environment=environment,
+    refusal=refusal,
     preload=("tensorflow", "tf_keras", "keras"),
     strategies=(
         Strategy(
@@ -38,9 +40,57 @@ INFO = BackendInfo(
             against="dynamic",
         ),
         Strategy(
+            name="dynamic-time-major",
+            kind="dynamic",
+            title="dynamic_rnn, time_major=True: transposed once a call, not in every dynamic_rnn",
+            against="dynamic",
+        ),
+        Strategy(
+            name="dynamic-swap",
+            kind="dynamic",
+            title="dynamic_rnn, swap_memory=True: what the gradient needs waits in host memory",
+            against="dynamic",
+        ),
+        Strategy(
+            name="dynamic-parallel-1",
+            kind="dynamic",
+            title="dynamic_rnn, parallel_iterations=1: no two steps at a time",
+            against="dynamic",
+        ),
+        Strategy(
+            name="raw",
+            kind="dynamic",
+            title="raw_rnn, inputs and outputs in TensorArrays, control flow v1",
+            against="dynamic",
+        ),
+        Strategy(
+            name="state-saving",
+            kind="static",
+            title="static_state_saving_rnn, the final state saved in each call, control flow v1",
+            against="dynamic",
+        ),
+        Strategy(
+            name="static-block",
+            kind="static",
+            title="static_rnn of LSTMBlockCell or GRUBlockCell, a step in one op",
+            against="dynamic-block",
+        ),
+        Strategy(
+            name="dynamic-block",
+            kind="dynamic",
+            title="dynamic_rnn of LSTMBlockCell or GRUBlockCell, a step in one op",
+            against="dynamic",
+        ),
+        Strategy(
             name="fused",
             kind="fused",
             title="BlockLSTM, the whole sequence in one op",
+            against="dynamic",
+        ),
+        Strategy(
+            name="fused-v2",
+            kind="fused",
+            title="BlockLSTMV2, the same with other gates' order and bias",
             against="dynamic",
         ),
         Strategy(

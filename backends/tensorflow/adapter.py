@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 
 import tensorflow as tf
 
-from backends.api import Case, Mode, Runner, Stage, Unavailable, Unsupported, unstaged
-from backends.tensorflow import block
-from backends.tensorflow.block import BlockLstm
+from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.tensorflow import INFO
+from backends.tensorflow.block import BlockLstm, BlockLstmV2
+from backends.tensorflow.blockcells import make_block_cell
+from backends.tensorflow.cells import make_cell
 from backends.tensorflow.function import FunctionRunner
 from backends.tensorflow.graph import GraphRunner
 from backends.tensorflow.keras import KerasStack
-from backends.tensorflow.rnn import DynamicRnn, StaticRnn, built_dynamic_rnn
+from backends.tensorflow.network import Network
+from backends.tensorflow.rnn import (
+    DynamicRnn,
+    RawRnn,
+    StateSavingRnn,
+    StaticRnn,
+    built_dynamic_rnn,
+)
+
+
+def _graph(
+    network: Callable[[Case], Network], *, unrolled: bool = False, v2: bool = False
+) -> Callable[..., Runner]:
+    return partial(GraphRunner, network=network, unrolled=unrolled, control_flow_v2=v2)
+
+
+_block_cells = partial(make_cell, basic=make_block_cell)
 
 _GRAPHS = {
-    "static": partial(GraphRunner, network=StaticRnn, unrolled=True, control_flow_v2=False),
-    "dynamic": partial(GraphRunner, network=DynamicRnn, unrolled=False, control_flow_v2=False),
-    "dynamic-v2": partial(GraphRunner, network=DynamicRnn, unrolled=False, control_flow_v2=True),
-    "fused": partial(GraphRunner, network=BlockLstm, unrolled=False, control_flow_v2=False),
+    "static": _graph(StaticRnn, unrolled=True),
+    "dynamic": _graph(DynamicRnn),
+    "dynamic-v2": _graph(DynamicRnn, v2=True),
+    "dynamic-time-major": _graph(partial(DynamicRnn, time_major=True)),
+    # Control flow v2 drops it without a word.
+    "dynamic-swap": _graph(partial(DynamicRnn, swap_memory=True)),
+    "dynamic-parallel-1": _graph(partial(DynamicRnn, parallel_iterations=1)),
+    "raw": _graph(RawRnn),
+    "state-saving": _graph(StateSavingRnn, unrolled=True),
+    "static-block": _graph(partial(StaticRnn, make=_block_cells), unrolled=True),
+    "dynamic-block": _graph(partial(DynamicRnn, make=_block_cells)),
+    "fused": _graph(BlockLstm),
+    "fused-v2": _graph(BlockLstmV2),
 }
 
 _FUNCTIONS = {
@@ -71,10 +98,7 @@ class TensorflowBackend:
         return found
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
-        if strategy not in _STRATEGIES:
-            raise Unsupported(f"strategy {strategy}: tensorflow has {', '.join(_STRATEGIES)}")
-        if strategy == "fused":
-            block.require(case)
+        INFO.require(strategy, case, mode)
         if case.device not in self.devices():
             raise Unavailable(
                 f"device {case.device}: TensorFlow sees {', '.join(self.devices())} here; "

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from backends.api import Array, Batch, Case, Mode, Output, Stage, Weights
+from backends.stack import output_width
 from backends.tensorflow.network import (
     Inputs,
     Network,
@@ -19,6 +20,7 @@ from backends.tensorflow.network import (
     flatten,
     half_mean_square,
     require_mode,
+    state_variables,
     unflatten,
     variable,
 )
@@ -100,7 +102,6 @@ class GraphRunner:
                 outputs, state = self._network(*self._inputs.network())
                 self._input_ports = [_port(value) for value in self._inputs.variables]
                 self._weight_ports = [_port(value) for value in self._network.variables]
-            self._state_names = tuple(state[0])
             self._results: list[Tensor] = []
             with stage("gradients" if mode == "train" else "results"):
                 step = self._training(outputs) if mode == "train" else self._keep(outputs, state)
@@ -110,9 +111,9 @@ class GraphRunner:
 
     def _keep(self, outputs: Tensor, state: StateTensors) -> Any:
         """The operation that leaves outputs and final state in variables, read by `_results`."""
-        b, h = self._case.batch, self._case.hidden
-        stores = [variable("outputs", self._case.dtype, (b, None, h))]
-        stores += [variable("final_state", self._case.dtype, (b, h)) for _ in flatten(state)]
+        case = self._case
+        stores = [variable("outputs", case.dtype, (case.batch, None, output_width(case)))]
+        stores += flatten(state_variables("final_state", case))
         self._results = [store.read_value() for store in stores]
         return tf.group(
             *(
@@ -162,7 +163,7 @@ class GraphRunner:
 
     def fetch(self, out: object) -> Output:
         outputs, *state = self._session.run(self._results)
-        return Output(outputs=outputs, state=unflatten(self._state_names, state))
+        return Output(outputs=outputs, state=unflatten(self._case, state))
 
     def fetch_loss(self, out: Any) -> float:
         return float(out)

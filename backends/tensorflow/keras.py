@@ -1,4 +1,4 @@
-"""Keras 3 layers, one a layer of the case."""
+"""Keras 3 layers, one for each set of weights of the case."""
 
 from __future__ import annotations
 
@@ -9,22 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from backends.api import Array, Case, CellName, LayerWeights, Weights
-from backends.cells import CELLS
-from backends.data import fuse, split
-from backends.tensorflow.network import StateTensors, Tensor
-
-_LSTM_GATES = ("i", "f", "g", "o")
-_GRU_GATES = ("u", "r", "c")
-
-#: Gates side by side in a Keras kernel.
-_GATES: dict[CellName, tuple[str, ...]] = {
-    "rnn": ("h",),
-    "basic-lstm": _LSTM_GATES,
-    "lstm": _LSTM_GATES,
-    "gru": _GRU_GATES,
-    "gru-reset-after": _GRU_GATES,
-}
+from backends.api import Array, Case, LayerWeights, Weights
+from backends.layout import Fused
+from backends.spec import GruResetAfter, Lstm, Residual, Rnn
+from backends.stack import Layer, layers, weight_layers
+from backends.tensorflow.network import StateTensors, Tensor, reversed_in_place
 
 
 class KerasStack:
@@ -36,11 +25,12 @@ class KerasStack:
     """
 
     def __init__(self, case: Case, *, unroll: bool) -> None:
-        self._case = case
-        self._state_names = ("h", "c") if _is_lstm(case) else ("h",)
-        self._layers = [_make_layer(case, unroll=unroll) for _ in range(case.layers)]
-        for index, layer in enumerate(self._layers):
-            layer.build((case.batch, case.seq_len if unroll else None, case.layer_inputs(index)))
+        self._stack = layers(case)
+        self._sets = weight_layers(case)
+        self._independent = case.direction == "two-stacks"
+        self._layers = [_make_layer(_plain(layer), case.dtype, unroll) for layer in self._sets]
+        for spec, layer in zip(self._sets, self._layers, strict=True):
+            layer.build((case.batch, case.seq_len if unroll else None, spec.inputs))
 
     @property
     def variables(self) -> list[Tensor]:
@@ -53,22 +43,46 @@ class KerasStack:
     def __call__(
         self, x: Tensor, lengths: Tensor | None, state: StateTensors
     ) -> tuple[Tensor, StateTensors]:
+        final: list[Any] = []
+        ways = [spec for spec in self._stack if spec.depth == 0]
+        values = [x for _ in ways]
         mask = None if lengths is None else tf.sequence_mask(lengths, tf.shape(x)[1])
-        value, final = x, []
-        for layer, start in zip(self._layers, state, strict=True):
-            value, *end = layer(
-                value, mask=mask, initial_state=[start[name] for name in self._state_names]
-            )
-            named = dict(zip(self._state_names, end, strict=True))
-            final.append({name: named[name] for name in start})
-        return value, tuple(final)
+        for depth in range(len(self._stack) // len(ways)):
+            row = []
+            for way, value in enumerate(values):
+                place = depth * len(ways) + way
+                output, end = self._run(self._stack[place], value, lengths, mask, state[place])
+                row.append(output)
+                final.append(end)
+            values = row if self._independent else [_side_by_side(row) for _ in ways]
+        return _side_by_side(values) if self._independent else values[0], tuple(final)
+
+    def _run(
+        self, spec: Layer, x: Tensor, lengths: Tensor | None, mask: Tensor | None, start: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Outputs and final state of one layer; the mask [B, T] is False where there is padding."""
+        # Not by Keras' go_backwards: unrolled, it zeroes outputs by a mask that is not reversed.
+        x = reversed_in_place(x, lengths, 1) if spec.reverse else x
+        names = _state_names(spec)
+        layer = self._layers[spec.weights]
+        y, *end = layer(x, mask=mask, initial_state=[start[name] for name in names])
+        if isinstance(spec.cell, Residual):
+            y = y + (x if mask is None else tf.where(mask[:, :, tf.newaxis], x, tf.zeros_like(x)))
+        named = dict(zip(names, end, strict=True))
+        y = reversed_in_place(y, lengths, 1) if spec.reverse else y
+        return y, {name: named[name] for name in start}
 
     def pack(self, weights: Weights) -> list[Array]:
-        return [value for layer in weights for value in self._pack_layer(layer)]
+        return [
+            value
+            for spec, given in zip(self._sets, weights, strict=True)
+            for value in _pack_layer(_plain(spec), given)
+        ]
 
     def unpack(self, values: Sequence[Array]) -> Weights:
         return tuple(
-            self._unpack_layer(*values[start : start + 3]) for start in range(0, len(values), 3)
+            _unpack_layer(_plain(spec), *values[3 * number : 3 * number + 3])
+            for number, spec in enumerate(self._sets)
         )
 
     def project(self, gradients: list[Tensor]) -> list[Tensor]:
@@ -76,60 +90,81 @@ class KerasStack:
 
         Keras trains two biases where one is effective: both would take the step, together twice it.
         """
-        if self._case.cell != "gru-reset-after":
-            return gradients
-        trained = np.ones((2, 3 * self._case.hidden), self._case.dtype)
-        trained[1, : 2 * self._case.hidden] = 0
-        return [
-            gradient * trained if index % 3 == 2 else gradient
-            for index, gradient in enumerate(gradients)
-        ]
-
-    def _pack_layer(self, layer: LayerWeights) -> list[Array]:
-        gates = _GATES[self._case.cell]
-        blocks = dict(layer)
-        if _is_lstm(self._case):
-            blocks["b_f"] = blocks["b_f"] + self._case.forget_bias
-        bias = fuse(blocks, "b", gates)
-        if self._case.cell == "gru-reset-after":
-            inner = np.zeros_like(bias)
-            inner[-self._case.hidden :] = blocks["b_hc"]
-            bias = np.stack([bias, inner])
-        return [fuse(blocks, "W", gates), fuse(blocks, "U", gates), bias]
-
-    def _unpack_layer(self, kernel: Array, recurrent: Array, bias: Array) -> LayerWeights:
-        gates, h = _GATES[self._case.cell], self._case.hidden
-        blocks = split(kernel, "W", gates) | split(recurrent, "U", gates)
-        if self._case.cell == "gru-reset-after":
-            outer, inner = bias
-            blocks["b_hc"] = inner[-h:]
-            # In u and r the two only ever appear as their sum.
-            bias = np.concatenate([outer[:-h] + inner[:-h], outer[-h:]])
-        blocks |= split(bias, "b", gates)
-        if _is_lstm(self._case):
-            blocks["b_f"] = blocks["b_f"] - self._case.forget_bias
-        return blocks
+        projected = list(gradients)
+        for number, spec in enumerate(self._sets):
+            if isinstance(_plain(spec).cell, GruResetAfter):
+                bias = projected[3 * number + 2]
+                trained = np.ones((2, 3 * spec.hidden), bias.dtype.as_numpy_dtype)
+                trained[1, : 2 * spec.hidden] = 0
+                projected[3 * number + 2] = bias * trained
+        return projected
 
 
-def _is_lstm(case: Case) -> bool:
-    return "c" in CELLS[case.cell].state
+def _side_by_side(values: Sequence[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else tf.concat(values, axis=2)
 
 
-def _make_layer(case: Case, *, unroll: bool) -> Any:
-    options = {
+def _plain(layer: Layer) -> Layer:
+    """A layer without the residual around it."""
+    return layer.inner() if isinstance(layer.cell, Residual) else layer
+
+
+def _state_names(layer: Layer) -> tuple[str, ...]:
+    return ("h", "c") if "c" in layer.state else ("h",)
+
+
+def _gates(layer: Layer) -> tuple[str, ...]:
+    """Gates side by side in a Keras kernel."""
+    if isinstance(layer.cell, Rnn):
+        return ("h",)
+    return ("i", "f", "g", "o") if isinstance(layer.cell, Lstm) else ("u", "r", "c")
+
+
+def _pack_layer(layer: Layer, given: LayerWeights) -> list[Array]:
+    """Kernel [I, G H], recurrent kernel [H, G H] and bias."""
+    blocks, gates = dict(given), _gates(layer)
+    if isinstance(layer.cell, Lstm):
+        blocks["b_f"] = blocks["b_f"] + layer.forget_bias
+    kernel, recurrent, bias = (Fused((kind,), gates).pack(blocks) for kind in ("W", "U", "b"))
+    if isinstance(layer.cell, GruResetAfter):
+        inner = np.zeros_like(bias)
+        inner[-layer.hidden :] = blocks["b_hc"]
+        bias = np.stack([bias, inner])
+    return [kernel, recurrent, bias]
+
+
+def _unpack_layer(layer: Layer, kernel: Array, recurrent: Array, bias: Array) -> LayerWeights:
+    """The inverse of `_pack_layer`."""
+    h, gates, blocks = layer.hidden, _gates(layer), {}
+    if isinstance(layer.cell, GruResetAfter):
+        outer, inner = bias
+        blocks["b_hc"] = inner[-h:]
+        # In u and r the two only ever appear as their sum.
+        bias = np.concatenate([outer[:-h] + inner[:-h], outer[-h:]])
+    for kind, value in (("W", kernel), ("U", recurrent), ("b", bias)):
+        blocks |= Fused((kind,), gates).unpack(value, layer.blocks)
+    if isinstance(layer.cell, Lstm):
+        blocks["b_f"] = blocks["b_f"] - layer.forget_bias
+    return {name: blocks[name] for name in layer.blocks}
+
+
+def _make_layer(layer: Layer, dtype: str, unroll: bool) -> Any:
+    options: dict[str, Any] = {
         "return_sequences": True,
         "return_state": True,
         "unroll": unroll,
         "zero_output_for_mask": True,
-        "dtype": case.dtype,
+        "dtype": dtype,
+        "activation": getattr(layer.cell, "activation", "tanh"),
         # Weights are loaded: the default's orthogonal matrices would be made for nothing.
         "kernel_initializer": "zeros",
         "recurrent_initializer": "zeros",
     }
-    if case.cell == "rnn":
-        return keras.layers.SimpleRNN(case.hidden, **options)
+    if isinstance(layer.cell, Rnn):
+        return keras.layers.SimpleRNN(layer.hidden, **options)
     # On a GPU "auto" takes cuDNN's kernel: a fused implementation, and no loop of Keras.
     options["use_cudnn"] = False
-    if _is_lstm(case):
-        return keras.layers.LSTM(case.hidden, **options)
-    return keras.layers.GRU(case.hidden, reset_after=case.cell == "gru-reset-after", **options)
+    if isinstance(layer.cell, Lstm):
+        return keras.layers.LSTM(layer.hidden, **options)
+    reset_after = isinstance(layer.cell, GruResetAfter)
+    return keras.layers.GRU(layer.hidden, reset_after=reset_after, **options)

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from backends.api import Array, Batch, Case, LayerState, Mode, State, Unsupported, Weights
-from backends.cells import CELLS
+from backends.api import Array, Batch, Case, Mode, State, Unsupported, Weights
 from backends.data import check_batch, initial_state
+from backends.stack import input_width, layers, output_width
 
 #: A tensor or a variable: TensorFlow's types are not checked.
 Tensor = Any
@@ -28,12 +28,12 @@ class Network(Protocol):
 
     @property
     def variables(self) -> list[Tensor]:
-        """All trained variables, layer by layer; complete after the first call."""
+        """All trained variables, set of weights by set; complete after the first call."""
 
     def __call__(
         self, x: Tensor, lengths: Tensor | None, state: StateTensors
     ) -> tuple[Tensor, StateTensors]:
-        """Outputs [B, T, H] and final state for x [B, T, D], lengths [B] or None, and a state."""
+        """Outputs [B, T, O] and final state for x [B, T, D], lengths [B] or None, and a state."""
 
     def pack(self, weights: Weights) -> list[Array]:
         """Canonical weights as the values of `variables`."""
@@ -55,6 +55,17 @@ def variable(name: str, dtype: str, shape: Sequence[int | None]) -> Tensor:
     )
 
 
+def state_variables(name: str, case: Case) -> StateTensors:
+    """Variables for a state of all layers."""
+    return tuple(
+        {
+            part: variable(f"{name}_{place}_{part}", case.dtype, (case.batch, width))
+            for part, width in layer.state.items()
+        }
+        for place, layer in enumerate(layers(case))
+    )
+
+
 class Inputs:
     """A batch in variables on the device. Programs read them: no call feeds or copies anything.
 
@@ -65,21 +76,15 @@ class Inputs:
     def __init__(self, case: Case, mode: Mode, steps: int | None) -> None:
         self._case = case
         self._steps = steps
-        self._x = variable("x", case.dtype, (case.batch, steps, case.inputs))
-        self._state = tuple(
-            {
-                name: variable(f"state_{layer}_{name}", case.dtype, (case.batch, case.hidden))
-                for name in CELLS[case.cell].state
-            }
-            for layer in range(case.layers)
-        )
+        self._x = variable("x", case.dtype, (case.batch, steps, input_width(case)))
+        self._state = state_variables("state", case)
         # TensorFlow has no int32 variables on a GPU.
         self._lengths = (
             variable("lengths", "int64", (case.batch,)) if case.lengths == "ragged" else None
         )
         self._training: tuple[Tensor, ...] = (
             (
-                variable("targets", case.dtype, (case.batch, steps, case.hidden)),
+                variable("targets", case.dtype, (case.batch, steps, output_width(case))),
                 variable("learning_rate", case.dtype, ()),
             )
             if mode == "train"
@@ -90,8 +95,7 @@ class Inputs:
     def variables(self) -> list[Tensor]:
         """Everything that `values` has a value for, in its order."""
         lengths = () if self._lengths is None else (self._lengths,)
-        state = [value for layer in self._state for value in layer.values()]
-        return [self._x, *state, *lengths, *self._training]
+        return [self._x, *flatten(self._state), *lengths, *self._training]
 
     def values(self, batch: Batch) -> list[Array | float]:
         """The values of `variables` for a batch.
@@ -108,7 +112,7 @@ class Inputs:
         state = initial_state(self._case, batch)
         return [
             batch.x,
-            *(layer[name] for layer in state for name in CELLS[self._case.cell].state),
+            *(given[name] for given, own in zip(state, self._state, strict=True) for name in own),
             *(() if batch.lengths is None else (batch.lengths,)),
             *((batch.targets, batch.learning_rate) if self._training else ()),
         ]
@@ -130,7 +134,7 @@ class Inputs:
 
 
 def half_mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss of `backends.api.Runner`: a scalar for outputs and targets [B, T, H]."""
+    """The loss of `backends.api.Runner`: a scalar for outputs and targets [B, T, O]."""
     shape = tf.shape(targets)
     return tf.reduce_sum(tf.square(outputs - targets)) / tf.cast(
         2 * shape[0] * shape[1], outputs.dtype
@@ -150,14 +154,17 @@ def flatten(state: StateTensors) -> list[Tensor]:
     return [value for layer in state for value in layer.values()]
 
 
-def unflatten(names: Sequence[str], values: Sequence[Array]) -> State:
-    """The inverse of `flatten` on the host, for layers with these names."""
-    size = len(names)
-    layers: list[LayerState] = [
-        dict(zip(names, values[start : start + size], strict=True))
-        for start in range(0, len(values), size)
-    ]
-    return tuple(layers)
+def unflatten(case: Case, values: Sequence[Array]) -> State:
+    """The inverse of `flatten`, of a case's state on the host."""
+    rest = iter(values)
+    return tuple({name: next(rest) for name in layer.state} for layer in layers(case))
+
+
+def reversed_in_place(values: Tensor, lengths: Tensor | None, time_axis: int) -> Tensor:
+    """The first n_b steps of each sequence b in reverse, its padding where it is."""
+    if lengths is None:
+        return tf.reverse(values, [time_axis])
+    return tf.reverse_sequence(values, lengths, seq_axis=time_axis, batch_axis=1 - time_axis)
 
 
 def require_mode(built: Mode, asked: Mode) -> None:

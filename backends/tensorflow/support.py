@@ -1,0 +1,59 @@
+"""What the strategies cannot express, and why, without importing TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from backends.api import Case, Mode
+from backends.spec import Cell, Dropout, Gru, GruResetAfter, Lstm, Residual, Rnn
+from backends.stack import layers
+from backends.tensorflow.blocksupport import block_cell_refusal, block_lstm_refusal
+
+Refusal = Callable[[Case, Mode], str | None]
+
+
+def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
+    """Why a strategy cannot express a case in a mode, or None."""
+    rule = _RULES.get(strategy)
+    return None if rule is None else rule(case, mode)
+
+
+def _keras(case: Case, _mode: Mode) -> str | None:
+    """Keras' layers are the plain cells, alone or in a residual."""
+    for layer in layers(case):
+        reason = _no_keras_layer(layer.cell)
+        if reason is not None:
+            return f"cell {case.cell}: {reason}"
+    return None
+
+
+def _no_keras_layer(cell: Cell) -> str | None:
+    match cell:
+        case Residual():
+            return _no_keras_layer(cell.cell)
+        case Rnn() | Gru() | GruResetAfter():
+            return None
+        case Lstm():
+            options = {
+                "peepholes": cell.peepholes,
+                "cell clip": cell.cell_clip is not None,
+                "projection": cell.projection is not None,
+            }
+            has = [name for name, there in options.items() if there]
+            return f"Keras' LSTM has no {' and no '.join(has)}" if has else None
+        case Dropout():
+            return "Keras' layers draw their dropout masks themselves, and take none"
+        case _:
+            return "Keras has no such layer"
+
+
+#: Strategies that are not here express every case.
+_RULES: dict[str, Refusal] = {
+    "static-block": block_cell_refusal,
+    "dynamic-block": block_cell_refusal,
+    "fused": partial(block_lstm_refusal, "BlockLSTM"),
+    "fused-v2": partial(block_lstm_refusal, "BlockLSTMV2"),
+    "keras": _keras,
+    "keras-unrolled": _keras,
+}
