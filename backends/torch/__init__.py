@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.api import BackendInfo, Strategy
+from backends.torch.support import refusal
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -25,6 +26,7 @@ INFO = BackendInfo(
     extra="torch",
     requires=("torch",),
     environment=environment,
+    refusal=refusal,
     preload=("torch",),
     compile_cache="TORCHINDUCTOR_CACHE_DIR",
     strategies=(
@@ -48,6 +50,12 @@ INFO = BackendInfo(
             against="dynamic",
         ),
         Strategy(name="fused", kind="fused", title="nn.RNN, nn.LSTM, nn.GRU", against="dynamic"),
+        Strategy(
+            name="packed",
+            kind="fused",
+            title="the same over packed sequences, for full lengths too",
+            against="dynamic",
+        ),
         Strategy(name="products", kind="limit", title="the case's matrix products alone"),
     ),
 )

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from backends.api import Case, Mode, Runner, Stage, Unavailable, Unsupported, unstaged
+from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.torch import INFO
 from backends.torch.compiled import build_static
-from backends.torch.fused import build_fused
+from backends.torch.fused import build_fused, build_packed
 from backends.torch.limit import build_products
 from backends.torch.loop import build_dynamic
 from backends.torch.torchscript import build_scripted, build_traced
@@ -19,6 +20,7 @@ _BUILDERS: Mapping[str, Callable[[Case, Mode, torch.device, Stage], Runner]] = {
     "dynamic": build_dynamic,
     "scripted": build_scripted,
     "fused": build_fused,
+    "packed": build_packed,
     "products": build_products,
 }
 
@@ -49,8 +51,7 @@ class TorchBackend:
         return devices
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
-        if strategy not in _BUILDERS:
-            raise Unsupported(f"strategy {strategy}: torch has {', '.join(_BUILDERS)}")
+        INFO.require(strategy, case, mode)
         return _BUILDERS[strategy](case, mode, _device(case.device), stage)
 
 

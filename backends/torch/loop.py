@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from backends.api import Array, Batch, Case, Mode, Stage, State, Unsupported, Weights
-from backends.cells import CELLS as SPECS
-from backends.torch.cells import CELLS, forget_bias
-from backends.torch.network import Function, forward_function, layer_function, loss_function
+from backends.layout import pack, unpack
+from backends.stack import Layer, layers, weight_layers
+from backends.torch.layout import forget_biases, layout
+from backends.torch.network import (
+    Function,
+    Part,
+    forward_function,
+    layer_function,
+    loss_function,
+)
 from backends.torch.runner import TorchRunner, synchronize, to_host
 
 
@@ -30,34 +37,37 @@ class Program:
     fixed_shape: bool = False
 
 
-def network_function(case: Case, mode: Mode, layer: Function | None = None) -> Function:
+def network_function(
+    case: Case, mode: Mode, carry: Callable[[Layer], Function] = layer_function
+) -> Function:
     """The case's forward pass, or for mode "train" its loss, as a Python function.
 
-    `layer` is what carries a layer over time, by default the cell's `layer_function`. Each call
-    returns new function objects.
+    `carry` makes what carries a layer over time. Each call returns new function objects.
     """
-    forward = forward_function(layer or layer_function(CELLS[case.cell]))
+    rows: list[list[Part]] = [[] for _ in range(case.layers)]
+    for layer in layers(case):
+        rows[layer.depth].append((carry(layer), layer.weights, layer.reverse))
+    forward = forward_function(rows, independent=case.direction == "two-stacks")
     return forward if mode == "forward" else loss_function(forward)
 
 
 class LoopRunner(TorchRunner):
-    """Layers of a hand-written cell over time."""
+    """Layers of hand-written cells over time."""
 
     def __init__(self, case: Case, mode: Mode, device: torch.device, program: Program) -> None:
         super().__init__(case, mode, device)
         self._program = program
-        self._cell = CELLS[case.cell]
 
     def load(self, weights: Weights) -> None:
-        self._parameters = [
-            [self._resident(array) for array in self._cell.pack(layer)] for layer in weights
-        ]
-        constants: list[Tensor] = []
-        if self._cell.forget:
-            gates = SPECS[self._case.cell].gates
-            constants.append(self._resident(forget_bias(self._case, gates)))
-        self._layers = [parameters + constants for parameters in self._parameters]
-        self._leaves = [tensor for parameters in self._parameters for tensor in parameters]
+        self._parameters: list[dict[str, Tensor]] = []
+        self._weights: list[list[Tensor]] = []
+        for layer, blocks in zip(weight_layers(self._case), weights, strict=True):
+            arrays = pack(layout(layer), blocks)
+            parameters = {name: self._resident(array) for name, array in arrays.items()}
+            constants = [self._resident(array) for array in forget_biases(layer)]
+            self._parameters.append(parameters)
+            self._weights.append([*parameters.values(), *constants])
+        self._leaves = [tensor for layer in self._parameters for tensor in layer.values()]
         for tensor in self._leaves:
             tensor.requires_grad_(self._mode == "train")
         synchronize(self._device)
@@ -72,8 +82,12 @@ class LoopRunner(TorchRunner):
 
     def weights(self) -> Weights:
         return tuple(
-            self._cell.unpack([to_host(tensor) for tensor in parameters])
-            for parameters in self._parameters
+            unpack(
+                layout(layer),
+                {name: to_host(value) for name, value in parameters.items()},
+                layer.blocks,
+            )
+            for layer, parameters in zip(weight_layers(self._case), self._parameters, strict=True)
         )
 
     def program_size(self) -> Mapping[str, int]:
@@ -82,11 +96,13 @@ class LoopRunner(TorchRunner):
     def arguments(self) -> tuple[Any, ...]:
         """What the program is called with; lengths only where the case has them."""
         targets = () if self._mode == "forward" else (self._targets,)
-        return (self._x, self._layers, self._state, *targets, *self._lengths)
+        return (self._x, self._weights, self._state, *targets, *self._lengths)
 
     def _bind_state(self, state: State) -> None:
-        names = SPECS[self._case.cell].state
-        self._state = [[self._resident(layer[name]) for name in names] for layer in state]
+        self._state = [
+            [self._resident(given[name]) for name in layer.state]
+            for layer, given in zip(layers(self._case), state, strict=True)
+        ]
 
     def _bind_lengths(self, lengths: Array | None) -> None:
         self._lengths: tuple[Tensor, ...] = ()

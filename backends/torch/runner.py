@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from backends.api import Array, Batch, Case, Mode, Output, State, Weights
-from backends.cells import CELLS
 from backends.data import check_batch, initial_state
+from backends.stack import layers
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -55,7 +55,7 @@ class TorchRunner(ABC):
 
     @abstractmethod
     def _forward(self) -> tuple[Tensor, Any]:
-        """Outputs [B, T, H] and the final state in the subclass's layout."""
+        """Outputs [B, T, O] and the final state in the subclass's layout."""
 
     @abstractmethod
     def _loss(self) -> Tensor:
@@ -93,12 +93,11 @@ class TorchRunner(ABC):
 
     def fetch(self, out: Any) -> Output:
         outputs, state = out
-        names = CELLS[self._case.cell].state
         return Output(
             outputs=to_host(outputs),
             state=tuple(
-                {name: to_host(value) for name, value in zip(names, layer, strict=True)}
-                for layer in self._layer_states(state)
+                {name: to_host(value) for name, value in zip(layer.state, values, strict=True)}
+                for layer, values in zip(layers(self._case), self._layer_states(state), strict=True)
             ),
         )
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from backends.api import Case, Mode, Stage
 from backends.data import zero_batch, zero_weights
-from backends.torch.cells import CELLS
+from backends.stack import Layer
 from backends.torch.loop import LoopRunner, Program, build_dynamic, network_function
 from backends.torch.network import Function, layer_function
 
@@ -33,11 +32,13 @@ def _count(block: Any) -> int:
     return sum(1 + sum(map(_count, node.blocks())) for node in block.nodes())
 
 
-def _program(function: Any, *, fixed_shape: bool) -> Program:
-    def size() -> Mapping[str, int]:
-        return {"nodes": _count(function.inlined_graph)}
+def _program(call: Function, *parts: Any, fixed_shape: bool) -> Program:
+    """A program whose size is that of its TorchScript parts together."""
 
-    return Program(call=function, size=size, fixed_shape=fixed_shape)
+    def size() -> Mapping[str, int]:
+        return {"nodes": sum(_count(part.inlined_graph) for part in parts)}
+
+    return Program(call=call, size=size, fixed_shape=fixed_shape)
 
 
 def _tuples(forward: Function) -> Function:
@@ -64,17 +65,21 @@ def build_traced(case: Case, mode: Mode, device: torch.device, stage: Stage) -> 
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.nn\.")
         # check_trace would trace and run everything a second time.
         traced = torch.jit.trace(function, example.arguments(), check_trace=False)
-    return LoopRunner(case, mode, device, _program(traced, fixed_shape=True))
+    return LoopRunner(case, mode, device, _program(traced, traced, fixed_shape=True))
 
 
 def build_scripted(case: Case, mode: Mode, device: torch.device, stage: Stage) -> LoopRunner:
     """The loop over time as TorchScript's interpreter runs it, for any T.
 
-    One call of it a layer. A loop over layers within it would join the first one's input, of which
-    no gradient is wanted, with the others', of which one is.
+    A function of its own for each layer, each one call. A loop over layers within one would join
+    the first one's input, of which no gradient is wanted, with the others', of which one is.
     """
+    scripted: list[Any] = []
+
+    def carry(layer: Layer) -> Function:
+        scripted.append(torch.jit.script(layer_function(layer)))
+        return scripted[-1]
+
     with stage("script"), deprecated_jit("script"):
-        layer = torch.jit.script(layer_function(CELLS[case.cell]))
-    program = _program(layer, fixed_shape=False)
-    call = network_function(case, mode, layer)
-    return LoopRunner(case, mode, device, replace(program, call=call))
+        call = network_function(case, mode, carry)
+    return LoopRunner(case, mode, device, _program(call, *scripted, fixed_shape=False))
