@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.api import BackendInfo, Strategy
+from backends.jax.support import UNROLL_FACTORS, refusal
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -35,11 +36,27 @@ INFO = BackendInfo(
             against="dynamic",
         ),
         Strategy(name="dynamic", kind="dynamic", title="lax.scan under jit"),
+        *(
+            Strategy(
+                name=f"scan-unroll-{factor}",
+                kind="dynamic",
+                title=f"lax.scan, {factor} steps an iteration",
+                against="dynamic",
+            )
+            for factor in UNROLL_FACTORS
+        ),
         Strategy(
-            name="scan-unroll",
+            name="fori",
             kind="dynamic",
-            title="lax.scan, 8 steps an iteration",
+            title="lax.fori_loop that writes the outputs into one array",
+            against="dynamic",
+        ),
+        Strategy(
+            name="while",
+            kind="dynamic",
+            title="lax.while_loop that ends with the longest sequence",
             against="dynamic",
         ),
     ),
+    refusal=refusal,
 )

@@ -8,7 +8,8 @@ from importlib.metadata import version
 
 import jax
 
-from backends.api import Case, Mode, Runner, Stage, Unavailable, Unsupported, unstaged
+from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.jax import INFO
 from backends.jax.network import LOOPS
 from backends.jax.runner import JaxRunner
 
@@ -42,8 +43,7 @@ class JaxBackend:
         return {name: device.device_kind for name, device in self._devices.items()}
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
-        if strategy not in LOOPS:
-            raise Unsupported(f"strategy {strategy}: jax has {', '.join(LOOPS)}")
+        INFO.require(strategy, case, mode)
         if case.device not in self._devices:
             raise Unavailable(
                 f"device {case.device}: JAX sees {', '.join(self._devices)}; "

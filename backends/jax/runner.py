@@ -10,11 +10,11 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import SingleDeviceSharding
 
-from backends.api import Batch, Case, LayerWeights, Mode, Output, Stage, Unsupported, Weights
-from backends.cells import CELLS as SPECS
-from backends.data import check_batch, fuse, initial_state, split
-from backends.jax.cells import CELLS, Block
+from backends.api import Batch, Case, Mode, Output, Stage, Unsupported, Weights
+from backends.data import check_batch, initial_state
 from backends.jax.network import Loop, forward_program, train_program
+from backends.layout import pack, unpack, usual
+from backends.stack import input_width, layers, output_width, weight_layers
 
 
 class JaxRunner:
@@ -37,10 +37,9 @@ class JaxRunner:
             self._compiled = lowered.compile()
 
     def load(self, weights: Weights) -> None:
-        layout = CELLS[self._case.cell].layout
         fused = [
-            {name: fuse(layer, block.kind, block.gates) for name, block in layout.items()}
-            for layer in weights
+            pack(usual(layer), blocks)
+            for layer, blocks in zip(weight_layers(self._case), weights, strict=True)
         ]
         self._weights = self._resident(tuple(fused))
 
@@ -78,8 +77,12 @@ class JaxRunner:
         return float(out[0])
 
     def weights(self) -> Weights:
-        layout = CELLS[self._case.cell].layout
-        return tuple(_canonical(layer, layout) for layer in self._weights)
+        # A view would keep the device's buffer from being reused by the next step.
+        arrays = jax.tree.map(np.array, self._weights)
+        return tuple(
+            unpack(usual(layer), fused, layer.blocks)
+            for layer, fused in zip(weight_layers(self._case), arrays, strict=True)
+        )
 
     def program_size(self) -> Mapping[str, int]:
         """Jaxpr equations (a loop's body once), instructions after XLA, and its scratch memory."""
@@ -120,37 +123,19 @@ def _program(case: Case, loop: Loop, mode: Mode, device: Any) -> tuple[Any, list
     def array(*shape: int, dtype: str = case.dtype) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placed)
 
-    b, t, h = case.batch, case.seq_len, case.hidden
+    b, t = case.batch, case.seq_len
     weights = tuple(
-        {
-            name: array(*_shape(block, case.layer_inputs(layer), h))
-            for name, block in CELLS[case.cell].layout.items()
-        }
-        for layer in range(case.layers)
+        {name: array(*fused.shape(layer.blocks)) for name, fused in usual(layer).items()}
+        for layer in weight_layers(case)
     )
     state = tuple(
-        {name: array(b, h) for name in SPECS[case.cell].state} for _ in range(case.layers)
+        {name: array(b, width) for name, width in layer.state.items()} for layer in layers(case)
     )
     lengths = array(b, dtype="int32") if case.lengths == "ragged" else None
-    arguments = [weights, array(b, t, case.inputs), lengths, state]
+    arguments = [weights, array(b, t, input_width(case)), lengths, state]
     if mode == "forward":
         return forward_program(case, loop), arguments
-    return train_program(case, loop), [*arguments, array(b, t, h), array()]
-
-
-def _shape(block: Block, inputs: int, hidden: int) -> tuple[int, ...]:
-    """Shape of a fused array: [I, n*H], [H, n*H] or [n*H] for n gates."""
-    rows = {"W": (inputs,), "U": (hidden,), "b": ()}[block.kind]
-    return (*rows, len(block.gates) * hidden)
-
-
-def _canonical(layer: Mapping[str, Any], layout: Mapping[str, Block]) -> LayerWeights:
-    """The inverse of `fuse` for every array of a layer, on the host."""
-    blocks: dict[str, Any] = {}
-    for name, block in layout.items():
-        # A view would keep the device's buffer from being reused by the next step.
-        blocks |= split(np.array(layer[name]), block.kind, block.gates)
-    return blocks
+    return train_program(case, loop), [*arguments, array(b, t, output_width(case)), array()]
 
 
 def _equations(jaxpr: Jaxpr) -> int:
