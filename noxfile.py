@@ -25,7 +25,11 @@ FRAMEWORKS: dict[str, Callable[[str], list[str]]] = {
     "tensorflow": lambda wanted: [wanted, wanted.replace("tensorflow", "tf-keras")],
     "torch": lambda wanted: [wanted],
     "jax": lambda wanted: [wanted, wanted.replace("jax", "jaxlib")],
+    "onnxruntime": lambda wanted: [wanted, "onnx"],
 }
+
+#: Framework -> what the project calls it, where that is another name.
+BACKENDS = {"onnxruntime": "onnx"}
 
 PROJECT = Path("pyproject.toml")
 CONSTRAINTS = Path("constraints.txt")
@@ -90,7 +94,16 @@ def compare(session: nox.Session) -> None:
     folder = f"results/local/{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
     out = () if "--out" in session.posargs else ("--out", folder)
     session.run(
-        *(pythons[1], "-m", "bench", "versus", *pythons, "--backend", name, *out),
+        *(
+            pythons[1],
+            "-m",
+            "bench",
+            "versus",
+            *pythons,
+            "--backend",
+            BACKENDS.get(name, name),
+            *out,
+        ),
         *session.posargs[2:],
         external=True,
         success_codes=[0, 3],

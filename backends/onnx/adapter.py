@@ -1,0 +1,45 @@
+"""ONNX Runtime behind the interface. Importing this runs no operation and starts no thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+import onnxruntime
+
+from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.onnx import INFO
+from backends.onnx.runner import OnnxRunner, session_options
+
+
+class OnnxBackend:
+    """ONNX Runtime whose sessions have a fixed number of threads."""
+
+    name = "onnx"
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def versions(self) -> Mapping[str, str]:
+        return {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__}
+
+    def threads(self) -> Mapping[str, int]:
+        options = session_options(self._threads)
+        return {
+            "intra_op": options.intra_op_num_threads,
+            "inter_op": options.inter_op_num_threads,
+        }
+
+    def devices(self) -> Mapping[str, str]:
+        return {"cpu": "CPUExecutionProvider"}
+
+    def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
+        INFO.require(strategy, case, mode)
+        if case.device != "cpu":
+            raise Unavailable(f"device {case.device}: onnxruntime's CPU package runs on cpu")
+        return OnnxRunner(case, self._threads)
+
+
+def create(threads: int) -> OnnxBackend:
+    """ONNX Runtime; each session gets a pool of `threads` threads of its own."""
+    return OnnxBackend(threads)
