@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from backends import IMPLEMENTATIONS
-from backends.api import CELL_NAMES, MODES, Dtype, InitialState, Kind, Lengths
+from backends.api import CELL_NAMES, MODES, Case, Direction, Dtype, InitialState, Kind, Lengths
 from bench import strict
 from bench.errors import UsageError, choose
 
@@ -21,6 +22,7 @@ DEVICES = ("cpu", "gpu")
 _WORDS: Mapping[str, Sequence[str]] = {
     "cell": CELL_NAMES,
     "lengths": get_args(Lengths),
+    "direction": get_args(Direction),
     "initial_state": get_args(InitialState),
     "dtype": get_args(Dtype),
     "device": DEVICES,
@@ -30,7 +32,7 @@ _WORDS: Mapping[str, Sequence[str]] = {
 
 #: Axes that are fields of a case, the slowest to vary first.
 CASE_AXES = (
-    *("device", "dtype", "cell", "layers", "hidden", "inputs"),
+    *("device", "dtype", "cell", "direction", "layers", "hidden", "inputs"),
     *("batch", "lengths", "initial_state", "seq_len"),
 )
 
@@ -53,6 +55,7 @@ class Axes:
     device: tuple[str, ...]
     mode: tuple[str, ...]
     initial_state: tuple[str, ...] = ("zeros",)
+    direction: tuple[str, ...] = ("forward",)
     backend: tuple[str, ...] = ()
     strategy: tuple[str, ...] = ()
 
@@ -67,9 +70,24 @@ class Axes:
             for value, count in Counter(values).items():
                 if count > 1:
                     raise UsageError(f"axis {name}: value {value} is given twice")
-        cases = math.prod(len(getattr(self, name)) for name in CASE_AXES)
-        if cases > MAX_CASES:
-            raise UsageError(f"axes: make {cases:,} cases; allowed are {MAX_CASES:,}")
+        check_size(self.size)
+        self.cases()
+
+    @property
+    def size(self) -> int:
+        """How many cases they make."""
+        return math.prod(len(getattr(self, name)) for name in CASE_AXES)
+
+    def cases(self) -> list[Case]:
+        """Every combination of the axes, shortest sequences first.
+
+        Raises `UsageError` for a combination that there is not.
+        """
+        grid = itertools.product(*(getattr(self, name) for name in CASE_AXES))
+        try:
+            return [Case(**dict(zip(CASE_AXES, values, strict=True))) for values in grid]
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
     @staticmethod
     def _check(axis: str, name: str, value: object) -> None:
@@ -81,6 +99,12 @@ class Axes:
             choose(name, str(value), _names("strategy"))
         elif not is_count(value):
             raise UsageError(f"{name} {value!r}: must be a whole number of 1 or more, below 2^63")
+
+
+def check_size(cases: int) -> None:
+    """Raise `UsageError` for more cases than anybody measures."""
+    if cases > MAX_CASES:
+        raise UsageError(f"axes: make {cases:,} cases; allowed are {MAX_CASES:,}")
 
 
 def is_count(value: object) -> bool:

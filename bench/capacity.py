@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 
 from backends.api import Case
+from backends.stack import input_width, output_width
 from bench import limits
 from bench.errors import UsageError
 from bench.launch import Team
@@ -89,8 +90,8 @@ def search(first: int, longest: int | None, attempt: Callable[[int], Trial]) -> 
 
 
 def data_bytes(case: Case) -> int:
-    """What nobody can do without: inputs [B, T, D], and outputs or targets [B, T, H]."""
-    features = case.inputs + case.hidden
+    """What nobody can do without: inputs [B, T, D], and outputs or targets [B, T, O]."""
+    features = input_width(case) + output_width(case)
     return case.batch * case.seq_len * features * np.dtype(case.dtype).itemsize
 
 

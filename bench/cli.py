@@ -94,22 +94,31 @@ _LIST_EPILOG = """\b
 Examples:
   python -m bench list
   python -m bench list --presets
+  python -m bench list --cells --markdown
 """
 
 
 @cli.command("list", epilog=_LIST_EPILOG, short_help="Say what there is to choose from.")
-@click.option("--cells", "what", flag_value="cells", help="Cells and their gates.")
+@click.option(
+    "--cells", "what", flag_value="cells", help="Cells, and which strategies compute them."
+)
 @click.option("--presets", "what", flag_value="presets", help="Named sweeps.")
 @click.option("--devices", "what", flag_value="devices", help="Devices that frameworks find here.")
-def list_(what: str | None) -> int:
+@click.option("--markdown", is_flag=True, help="With --cells: as a page with every reason.")
+def list_(what: str | None, *, markdown: bool) -> int:
     """Say what there is to choose from: implementations, cells, presets, devices, or one of them.
 
     Devices are asked of every framework in a process of its own, which takes some seconds.
     """
     from rich.console import Console
 
-    from bench import listing
+    from bench import listing, support
 
+    if markdown:
+        if what != "cells":
+            raise UsageError("markdown: goes with --cells")
+        click.echo(support.page(), nl=False)
+        return OK
     console = Console()
     if what is None:
         listing.print_implementations(console)
@@ -154,6 +163,10 @@ def export_(run_folder: Path, _format: str, out: Path | None) -> int:
     return OK
 
 
+#: The variable that names backends outside the tree; `backends` is imported when a command runs.
+_EXTRA_BACKENDS = "RNN_BENCH_EXTRA_BACKENDS"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. An expected error is one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -164,6 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except click.ClickException as error:
         return _refuse(error.format_message())
+    except ImportError as error:
+        if error.name != _EXTRA_BACKENDS:
+            raise
+        return _refuse(str(error))
     except StoreError as error:
         click.echo(f"bench: error: {error}", err=True)
         return FAILED

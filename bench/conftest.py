@@ -12,7 +12,7 @@ import pytest
 
 from backends import IMPLEMENTATIONS
 from bench import machine, run
-from bench.axes import RANKED
+from bench.axes import CASE_AXES, RANKED, Axes
 from bench.errors import UsageError
 from bench.export import evidence_of, not_replayed, parameters
 from bench.naming import group_name, job_name
@@ -26,12 +26,6 @@ from bench.sweep import Sweep
 #: The run that is replayed: named, or measured by the first item that needs it.
 _RUN = pytest.StashKey[Run]()
 _SWEEP = pytest.StashKey[Sweep]()
-
-#: Axes that are fields of a case by the same name.
-_CASE_AXES = (
-    *("cell", "seq_len", "batch", "layers", "hidden", "inputs"),
-    *("lengths", "initial_state", "dtype", "device"),
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,16 +83,24 @@ def narrowed(sweep: Sweep, jobs: Sequence[Job]) -> Sweep:
     """The sweep with only the axis values that the jobs have: no less than the jobs."""
     entries = [IMPLEMENTATIONS[job.implementation] for job in jobs]
     ranked = [entry for entry in entries if entry.kind in RANKED]
-    values: dict[str, Sequence[Any]] = {
-        name: [getattr(job.case, name) for job in jobs] for name in _CASE_AXES
-    }
-    values["mode"] = [job.mode for job in jobs]
     # A framework's limit rides along with the framework only; NumPy's always does.
     limits = [entry for entry in entries if entry.kind == "limit" and entry.backend != "reference"]
-    values["backend"] = [entry.backend for entry in (ranked + limits if ranked else ranked)]
-    values["strategy"] = [entry.strategy.name for entry in ranked]
-    axes: dict[str, Any] = {name: tuple(dict.fromkeys(found)) for name, found in values.items()}
-    return replace(sweep, axes=replace(sweep.axes, **axes))
+    common: dict[str, Sequence[Any]] = {
+        "mode": [job.mode for job in jobs],
+        "backend": [entry.backend for entry in (ranked + limits if ranked else ranked)],
+        "strategy": [entry.strategy.name for entry in ranked],
+    }
+    left = [job.case for job in jobs]
+    parts: list[Axes] = []
+    for axes in (sweep.axes, *sweep.more):
+        cases = set(axes.cases())
+        own = [case for case in left if case in cases]
+        left = [case for case in left if case not in cases]
+        if own:
+            values = common | {name: [getattr(case, name) for case in own] for name in CASE_AXES}
+            distinct: dict[str, Any] = {k: tuple(dict.fromkeys(v)) for k, v in values.items()}
+            parts.append(replace(axes, **distinct))
+    return replace(sweep, axes=parts[0], more=tuple(parts[1:]))
 
 
 @pytest.fixture(scope="session")

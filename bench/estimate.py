@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from backends import IMPLEMENTATIONS
-from backends.api import Kind, Mode
+from backends.api import Case, Kind, Mode
 from backends.products import flops
+from backends.stack import layers
 from bench.capacity import Trial, data_bytes, search
 from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
 from bench.record import Job, Measure
@@ -76,7 +77,13 @@ _COSTS: Mapping[str, Cost] = {
     "torch/fused": Cost(build_s=0.02, build_step_s=0.0, step_s=5e-5),
     "jax/static": Cost(build_s=0.5, build_step_s=6e-2, step_s=2e-5),
     "jax/dynamic": Cost(build_s=0.7, build_step_s=0.0, step_s=2e-5),
-    "jax/scan-unroll": Cost(build_s=1.0, build_step_s=0.0, step_s=2e-5),
+    "jax/scan-unroll-2": Cost(build_s=0.8, build_step_s=0.0, step_s=2e-5),
+    "jax/scan-unroll-4": Cost(build_s=0.9, build_step_s=0.0, step_s=2e-5),
+    "jax/scan-unroll-8": Cost(build_s=1.0, build_step_s=0.0, step_s=2e-5),
+    "jax/scan-unroll-16": Cost(build_s=1.4, build_step_s=0.0, step_s=2e-5),
+    "jax/scan-unroll-32": Cost(build_s=2.2, build_step_s=0.0, step_s=2e-5),
+    "jax/fori": Cost(build_s=0.7, build_step_s=0.0, step_s=2e-5),
+    "jax/while": Cost(build_s=0.7, build_step_s=0.0, step_s=2e-5),
 }
 
 
@@ -129,18 +136,14 @@ def sweep_seconds(sweep: Sweep, *, absent: Collection[str] = ()) -> float:
 
 
 def runnable(sweep: Sweep, measure: Measure, absent: Collection[str]) -> list[Job]:
-    """The jobs that a sweep neither caps nor leaves out because a backend is `absent`."""
-    return [
-        job
-        for job in sweep.jobs(measure)
-        if IMPLEMENTATIONS[job.implementation].backend not in absent and sweep.cap(job) is None
-    ]
+    """The jobs that a sweep does not cap, of no `absent` backend, that nobody refuses."""
+    return [job for job in sweep.jobs(measure) if job.backend not in absent and sweep.runs(job)]
 
 
 def _ready_seconds(job: Job) -> float:
     """Seconds to build, load and call once."""
     cost, case = _cost(job), job.case
-    unrolled = cost.build_step_s * case.seq_len * case.layers
+    unrolled = cost.build_step_s * case.seq_len * _steps(case)
     factor = TRAIN if job.mode == "train" else 1.0
     return cost.build_s + factor * unrolled
 
@@ -149,15 +152,25 @@ def _call_seconds(job: Job) -> float:
     """Seconds of a steady call."""
     case = job.case
     factor = TRAIN if job.mode == "train" else 1.0
-    return flops(case, job.mode) * FLOP_S + factor * _cost(job).step_s * case.seq_len * case.layers
+    steps = case.seq_len * _steps(case)
+    return flops(case, job.mode) * FLOP_S + factor * _cost(job).step_s * steps
+
+
+def _steps(case: Case) -> int:
+    """Steps of plain layers that a step of the case is like: a window of a grid counts as one."""
+    return sum(
+        max(product.times for product in layer.cell.products(layer.inputs, layer.hidden))
+        for layer in layers(case)
+    )
 
 
 def _needed_bytes(job: Job) -> float:
     """Bytes that a call takes with all that comes before it."""
     case = job.case
-    kept = KEPT[job.mode] * case.batch * case.hidden * (8 if case.dtype == "float64" else 4)
+    wide = sum(max(layer.hidden, layer.outputs) for layer in layers(case))
+    kept = KEPT[job.mode] * case.batch * wide * (8 if case.dtype == "float64" else 4)
     program = PROGRAM_STEP_BYTES[job.mode] if _cost(job).build_step_s else 0.0
-    return data_bytes(case) + (kept + program) * case.seq_len * case.layers
+    return data_bytes(case) + (kept + program * _steps(case)) * case.seq_len
 
 
 def _cost(job: Job) -> Cost:

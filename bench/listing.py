@@ -9,8 +9,17 @@ from rich.text import Text
 
 from backends import BACKENDS, IMPLEMENTATIONS, missing
 from backends.cells import CELLS
-from bench import run
+from bench import run, support
 from bench.preset import load_preset, preset_names
+
+#: The backends that have something to compare, in registry order.
+BACKENDS_COMPARED = [name for name in BACKENDS if support.compared(name)]
+
+
+_DIRECTIONS = {
+    "bidirectional": "LSTM layers that read both ways",
+    "two-stacks": "LSTM layers that read one way, and as many the other",
+}
 
 
 def print_implementations(console: Console) -> None:
@@ -24,11 +33,17 @@ def print_implementations(console: Console) -> None:
 
 
 def print_cells(console: Console) -> None:
-    """Every cell with its gates in canonical order."""
-    table = _table("cell", "gates", "what it is")
-    for spec in CELLS.values():
-        table.add_row(spec.name, ", ".join(spec.gates), Text(spec.title))
+    """Every cell, and the strategies of each backend that compute it."""
+    table = _table("cell", *BACKENDS_COMPARED)
+    for label, case in support.rows().items():
+        title = CELLS[case.cell].title if label == case.cell else _DIRECTIONS[case.direction]
+        found = (Text(support.summary(backend, case)) for backend in BACKENDS_COMPARED)
+        table.add_row(Text.assemble(label, "\n  ", (title, "dim")), *found)
     console.print(table)
+    console.print(
+        "* some of them in part: not in training, or not in float64. What, and why others do not\n"
+        "  compute it: python -m bench list --cells --markdown, or docs/support.md\n"
+    )
 
 
 def print_presets(console: Console) -> None:

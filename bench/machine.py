@@ -13,9 +13,11 @@ from typing import Any
 
 import psutil
 
+from backends import BACKENDS
+
 #: Packages whose version can move a figure.
 _PACKAGES = frozenset(
-    {"jax", "jaxlib", "keras", "numpy", "pandas", "scipy", "tensorflow", "tf-keras", "torch"}
+    {"jaxlib", "numpy", "pandas", "scipy"}.union(*(info.requires for info in BACKENDS.values()))
 )
 
 

@@ -117,7 +117,7 @@ def _not_a_count(name: str, text: str) -> UsageError:
 
 #: Options that each replace one axis of the preset: flag, what parses it, its form, its help.
 _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
-    ("--backend", words, "A,B", "Frameworks: tensorflow, torch, jax."),
+    ("--backend", words, "A,B", "Frameworks; see `list`."),
     ("--strategy", words, "A,B", "Ways to carry time, by name; see `list`."),
     ("--cell", words, "A,B", "Cells; see `list --cells`."),
     ("--seq-len", numbers, "N,M", "Sequence lengths T."),
@@ -125,6 +125,7 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("--layers", numbers, "N,M", "Numbers of layers L."),
     ("--hidden", numbers, "N,M", "Hidden units H."),
     ("--inputs", numbers, "N,M", "Input features D."),
+    ("--direction", words, "A,B", "forward; bidirectional: joined after each layer; two-stacks."),
     ("--lengths", words, "A,B", "full, or ragged: each sequence has its own length."),
     ("--initial-state", words, "A,B", "zeros, random."),
     ("--dtype", words, "A,B", "float32, float64."),

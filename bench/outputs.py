@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backends.api import Array, Batch, Case, Output, Runner, State, Weights
-from backends.reference.network import Expected
+from backends.api import Array, Batch, Case, Expected, Output, Runner, State, Weights
 
 #: Large enough that an update drowns the weight it is added to; a power of two divides exactly.
 PROBE_LEARNING_RATE = 2.0**24

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 
@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backends import IMPLEMENTATIONS, Implementation
+from backends import IMPLEMENTATIONS, Implementation, refusal
 from bench.estimate import job_seconds, runnable, sweep_seconds, trials, words
 from bench.naming import case_name
-from bench.record import MEASURES, Job
+from bench.record import Job
 from bench.report.format import plain
 from bench.sweep import Sweep
 
@@ -29,7 +29,7 @@ def print_plan(sweep: Sweep, absent: Mapping[str, str], console: Console) -> Non
     console.print(_table(sweep, absent))
     counts = sweep.sampling.counts()
     jobs = ", ".join(f"{len(runnable(sweep, m, absent))} {m} ({counts[m]} x)" for m in counts)
-    twins = sum(len(sweep.twins(measure)) for measure in MEASURES)
+    twins = sum(job.replica > 0 for m in counts for job in runnable(sweep, m, absent))
     console.print(f"jobs     {jobs}; {twins} of them are A/A twins")
     console.print(f"workers  {workers(sweep, absent)}, a process each")
     if sweep.sampling.memory_limit_bytes is not None:
@@ -74,7 +74,7 @@ def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
         (job.case, job.mode, _entry(job).backend, job.has_second_worker)
         for job in runnable(sweep, "steady", absent)
     }
-    alone = sum(counts[m] * len(runnable(sweep, m, absent)) for m in ("cold", "memory"))
+    alone = sum(counts.get(m, 0) * len(runnable(sweep, m, absent)) for m in ("cold", "memory"))
     return counts["steady"] * len(shared) + alone
 
 
@@ -87,7 +87,7 @@ def _table(sweep: Sweep, absent: Collection[str]) -> Table:
     for (case, mode), group in groupby(shown, key=lambda job: (job.case, job.mode)):
         heads = case_name(case, between=" ", equals="="), str(mode)
         for backend, jobs in _by_backend(group).items():
-            said = ", ".join(_said(sweep, job) for job in jobs)
+            said = "; ".join(_said(sweep, jobs))
             if backend in absent:
                 said = f"{said} (not installed)"
             total = sum(seconds[job] for job in jobs)
@@ -104,9 +104,15 @@ def _by_backend(jobs: Iterable[Job]) -> dict[str, list[Job]]:
     return found
 
 
-def _said(sweep: Sweep, job: Job) -> str:
-    capped = sweep.cap(job) is not None
-    return _entry(job).strategy.name + (" (capped)" if capped else "")
+def _said(sweep: Sweep, jobs: Iterable[Job]) -> Iterator[str]:
+    """The strategies that run, then those that do not with what keeps each from it."""
+    found: dict[str, list[str]] = {"": [], "capped: ": [], "unsupported: ": []}
+    for job in jobs:
+        kept = "" if sweep.runs(job) else "capped: "
+        if refusal(job.implementation, job.case, job.mode) is not None:
+            kept = "unsupported: "
+        found[kept].append(_entry(job).strategy.name)
+    yield from (f"{kept}{', '.join(names)}" for kept, names in found.items() if names)
 
 
 def _seconds(sweep: Sweep, absent: Collection[str]) -> Mapping[Job, float]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from backends import IMPLEMENTATIONS
-from bench.axes import Axes
+from bench.axes import CASE_AXES, Axes
 from bench.errors import UsageError, choose
 from bench.sampling import Sampling
 from bench.sweep import Sweep, cap_by_mode
 
 PRESETS = Path(__file__).with_name("presets")
+
+#: What [[more]] may name: devices are looked for, and have twins, by the sweep's axes.
+_FURTHER = [name for name in CASE_AXES if name != "device"]
 
 
 def preset_names() -> list[str]:
@@ -43,19 +46,36 @@ def load_preset(name_or_path: str) -> Sweep:
 
 def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
     for key in data:
-        choose(f"key in {path.name}", key, ("title", "axes", "sampling", "caps"))
+        choose(f"key in {path.name}", key, ("title", "axes", "more", "sampling", "caps"))
     axes = _table(path, data, "axes", [f.name for f in fields(Axes)])
     sampling = _table(path, data, "sampling", [f.name for f in fields(Sampling)])
-    for name, values in axes.items():
-        if not isinstance(values, list):
-            raise UsageError(f"preset {path}: axis {name} {values!r}: must be a list")
+    _check_lists(path, axes)
     return Sweep(
         name=path.stem,
         title=str(data.get("title", path.stem)),
         axes=Axes(**{k: tuple(v) for k, v in axes.items()}),
+        more=tuple(_more(path, data, axes)),
         sampling=Sampling(**sampling),
         caps=_caps(path, data),
     )
+
+
+def _check_lists(path: Path, axes: Mapping[str, Any]) -> None:
+    for name, values in axes.items():
+        if not isinstance(values, list):
+            raise UsageError(f"preset {path}: axis {name} {values!r}: must be a list")
+
+
+def _more(path: Path, data: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[Axes]:
+    """Read the tables [[more]]: what differs in each from [axes], fields of a case only."""
+    tables = data.get("more", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"preset {path}: more {tables!r}: must be tables [[more]]")
+    for table in tables:
+        for key in table:
+            choose(f"key in [[more]] of {path.name}", key, _FURTHER)
+        _check_lists(path, table)
+        yield Axes(**{k: tuple(v) for k, v in {**axes, **table}.items()})
 
 
 def _caps(path: Path, data: Mapping[str, Any]) -> dict[str, dict[str, int]]:

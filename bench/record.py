@@ -87,6 +87,8 @@ class Job:
         what = asdict(self)
         if not self.replica:
             del what["replica"]  # so that the keys of schema 1, which had no twins, stay
+        if self.case.direction == "forward":
+            del what["case"]["direction"]  # so that the keys of records without directions stay
         canonical = json.dumps(what, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -21,6 +21,8 @@ def _between(value: object, low: float, high: float) -> bool:
 class Sampling:
     """How often. `blocks` of steady state, of which the first few also hold cold and memory jobs.
 
+    With no `cold_blocks` or `memory_blocks` these are not measured.
+
     `steady_s` and `warmup_s` are seconds, `warmup_calls` calls, of an implementation in a block.
     `blocks_per_server` blocks of each case share the processes that fork their workers. A block
     waits up to `quiet_wait_s` for a quiet host, less often the more has been waited. With a
@@ -44,15 +46,8 @@ class Sampling:
     probe_limit_s: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in (
-            *("blocks", "cold_blocks", "memory_blocks"),
-            *("warmup_calls", "blocks_per_server"),
-        ):
-            value = getattr(self, name)
-            if not is_count(value):
-                raise UsageError(
-                    f"{name} {value!r}: must be a whole number of 1 or more, below 2^63"
-                )
+        self._check_counts(0, "cold_blocks", "memory_blocks")
+        self._check_counts(1, "blocks", "warmup_calls", "blocks_per_server")
         for name in ("steady_s", "warmup_s"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < 3600:
@@ -71,14 +66,23 @@ class Sampling:
         if not _between(self.probe_limit_s, 0, 3600):
             raise UsageError(f"probe_limit_s {self.probe_limit_s!r}: must be above 0, 3600 at most")
 
+    def _check_counts(self, least: int, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not is_count(value) and (type(value) is not int or value != least):
+                raise UsageError(
+                    f"{name} {value!r}: must be a whole number of {least} or more, below 2^63"
+                )
+
     def counts(self) -> dict[Measure, int]:
         """In how many blocks each way of measuring takes part; what is not asked for lacks."""
         counts: dict[Measure, int] = {
             "steady": self.blocks,
             "cold": self.cold_blocks,
             "memory": self.memory_blocks,
+            "capacity": 0 if self.memory_limit_bytes is None else 1,
         }
-        return counts if self.memory_limit_bytes is None else {**counts, "capacity": 1}
+        return {measure: count for measure, count in counts.items() if count}
 
     def but(
         self,
@@ -92,7 +96,10 @@ class Sampling:
         changed = self
         if blocks is not None:
             memory_blocks = min(blocks, self.memory_blocks)
-            changed = replace(self, blocks=blocks, cold_blocks=blocks, memory_blocks=memory_blocks)
+            cold_blocks = blocks if self.cold_blocks else 0
+            changed = replace(
+                self, blocks=blocks, cold_blocks=cold_blocks, memory_blocks=memory_blocks
+            )
         return replace(
             changed,
             precision=self.precision if precision is None else precision,

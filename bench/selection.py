@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends import IMPLEMENTATIONS, install_line, missing
-from bench.axes import RANKED
+from bench.axes import RANKED, Axes
 from bench.errors import UsageError
 from bench.preset import load_preset
 from bench.sweep import Sweep
@@ -31,11 +31,21 @@ def select(
     sweep = replace(
         base,
         axes=replace(base.axes, **axes),
+        more=_more(base, axes),
         sampling=base.sampling.but(**(sampling or {})),
         caps=base.caps if capped else {},
     )
     _check_chosen(sweep, axes)
     return replace(sweep, twinned=_first_present(sweep))
+
+
+def _more(base: Sweep, named: Mapping[str, tuple[Any, ...]]) -> tuple[Axes, ...]:
+    """The preset's further cases with what was named; not those that differ in what was named."""
+    return tuple(
+        replace(axes, **named)
+        for axes in base.more
+        if all(getattr(axes, name) == getattr(base.axes, name) for name in named)
+    )
 
 
 def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 import backends
-from backends.api import Backend, Batch, Case, Mode, Runner, Weights
+from backends.api import Backend, Batch, Case, Expected, Mode, Runner, Weights
 from backends.data import make_batch, make_weights
-from backends.reference.network import Expected
 from bench import measure, outputs
 from bench.expectation import read_expected
 from bench.record import Status

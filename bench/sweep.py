@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from backends import IMPLEMENTATIONS, Implementation
+from backends import IMPLEMENTATIONS, Implementation, refusal
 from backends.api import MODES, Case, Mode
 from bench import strict
-from bench.axes import CASE_AXES, RANKED, Axes, is_count
+from bench.axes import RANKED, Axes, check_size, is_count
 from bench.errors import UsageError, choose
 from bench.record import OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Measure
 from bench.sampling import Sampling
@@ -27,10 +27,16 @@ class Sweep:
     title: str
     axes: Axes
     sampling: Sampling
+    #: Further axes, each with cases of its own; backends, strategies, devices and modes are those
+    #: of `axes`.
+    more: tuple[Axes, ...] = ()
     #: implementation -> mode -> longest T. Absent: no cap.
     caps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: The backend that has a second worker beside its first one; None: the first that is chosen.
     twinned: str | None = None
+
+    def __post_init__(self) -> None:
+        check_size(sum(axes.size for axes in (self.axes, *self.more)))
 
     def implementations(self) -> list[Implementation]:
         """The chosen implementations, in registry order."""
@@ -57,9 +63,10 @@ class Sweep:
         return list(dict.fromkeys(entry.backend for entry in entries))
 
     def cases(self) -> list[Case]:
-        """Every combination of the axes, shortest sequences first."""
-        grid = itertools.product(*(getattr(self.axes, name) for name in CASE_AXES))
-        return [Case(**dict(zip(CASE_AXES, values, strict=True))) for values in grid]
+        """Every combination of the axes, shortest sequences first, then those of `more`."""
+        return list(
+            dict.fromkeys(case for axes in (self.axes, *self.more) for case in axes.cases())
+        )
 
     def modes(self) -> list[Mode]:
         return [mode for mode in MODES if mode in self.axes.mode]
@@ -74,6 +81,11 @@ class Sweep:
             "compiling takes too long; --no-caps lifts it"
         )
 
+    def runs(self, job: Job) -> bool:
+        """Whether neither this sweep nor the implementation itself leaves a job out."""
+        refused = refusal(job.implementation, job.case, job.mode)
+        return self.cap(job) is None and refused is None
+
     def longest(self, job: Job) -> int | None:
         """The T at which this sweep stops the job's implementation and mode; None: nowhere."""
         return self.caps.get(job.implementation, {}).get(job.mode)
@@ -84,10 +96,12 @@ class Sweep:
         A capacity job looks for its T itself, from the shortest one on. The A/A twins come last.
         """
         entries = self.implementations() + (self.limits() if measure == "steady" else [])
+        cases = self.cases()
+        if measure == "capacity":
+            cases = _shortest(cases)
         jobs = [
             Job(implementation=entry.name, case=case, mode=mode, measure=measure)
-            for case in self.cases()
-            if measure != "capacity" or case.seq_len == min(self.axes.seq_len)
+            for case in cases
             for mode in self.modes()
             for entry in entries
         ]
@@ -97,7 +111,8 @@ class Sweep:
         """What is measured twice, to see what two identical things differ by here.
 
         One job of each backend, mode and device: the strategy that the others are compared with, in
-        the middle one of the cases that are not capped for it. In steady state one backend also has
+        the middle one of the cases that it runs, among those that most of its backend express. In
+        steady state one backend also has
         a second worker with all that the first one holds, so that both have the same neighbours:
         what differs between processes does so across frameworks too.
         """
@@ -118,8 +133,8 @@ class Sweep:
         """All steady jobs of a worker once more; the given one is there twice, as in the first."""
         entries = [e for e in self.implementations() + self.limits() if e.backend == job.backend]
         beside = [replace(job, implementation=e.name, replica=OTHER_WORKER) for e in entries]
-        uncapped = [twin for twin in beside if self.cap(twin) is None]
-        return [*uncapped, replace(job, replica=TWIN_IN_OTHER)]
+        running = [twin for twin in beside if self.runs(twin)]
+        return [*running, replace(job, replica=TWIN_IN_OTHER)]
 
     def _middle(
         self, entry: Implementation, device: str, mode: Mode, measure: Measure
@@ -129,8 +144,15 @@ class Sweep:
             for case in self.cases()
             if case.device == device
         )
-        open_jobs = [job for job in jobs if self.cap(job) is None]
-        return open_jobs[(len(open_jobs) - 1) // 2] if open_jobs else None
+        running = [job for job in jobs if self.runs(job)]
+        if not running:
+            return None
+        names = [e.name for e in self.implementations() if e.backend == entry.backend]
+        company = [
+            [refusal(name, job.case, job.mode) for name in names].count(None) for job in running
+        ]
+        most = [job for job, count in zip(running, company, strict=True) if count == max(company)]
+        return most[(len(most) - 1) // 2]
 
     def to_json(self) -> dict[str, Any]:
         """The sweep as data, "all" spelt out: a later registry may have more implementations."""
@@ -139,27 +161,44 @@ class Sweep:
             "backend": list(dict.fromkeys(entry.backend for entry in chosen)),
             "strategy": list(dict.fromkeys(entry.strategy.name for entry in chosen)),
         }
-        axes = {name: list(values) for name, values in asdict(self.axes).items()}
-        return {**asdict(self), "axes": {**axes, **named}}
+        first, *more = (
+            {name: list(values) for name, values in asdict(axes).items()}
+            for axes in (self.axes, *self.more)
+        )
+        return {**asdict(self), "axes": {**first, **named}, "more": more}
 
     @classmethod
     def from_json(cls, data: object) -> Sweep:
         """The sweep that `to_json` wrote. Raises `UsageError` for anything else."""
         try:
             given = strict.mapping(data, "plan")
-            axes = strict.mapping(given.get("axes"), "axes")
             caps = strict.mapping(given.get("caps", {}), "caps")
             twinned = given.get("twinned")
             return cls(
                 name=strict.text(given.get("name"), "name"),
                 title=strict.text(given.get("title"), "title"),
-                axes=Axes(**{k: tuple(strict.listed(v, f"axis {k}")) for k, v in axes.items()}),
+                axes=_axes(given.get("axes")),
+                more=tuple(_axes(axes) for axes in strict.listed(given.get("more", []), "more")),
                 sampling=Sampling(**strict.mapping(given.get("sampling"), "sampling")),
                 caps={name: cap_by_mode(name, value) for name, value in caps.items()},
                 twinned=None if twinned is None else strict.text(twinned, "twinned"),
             )
         except (TypeError, ValueError, UsageError) as error:
             raise UsageError(f"plan not readable ({error})") from error
+
+
+def _shortest(cases: Sequence[Case]) -> list[Case]:
+    """Of cases that differ in T alone, the one with the smallest."""
+    found: dict[Case, Case] = {}
+    for case in sorted(cases, key=lambda case: case.seq_len):
+        found.setdefault(replace(case, seq_len=1), case)
+    return [case for case in cases if case in found.values()]
+
+
+def _axes(data: object) -> Axes:
+    """Axes as `to_json` wrote them."""
+    axes = strict.mapping(data, "axes")
+    return Axes(**{k: tuple(strict.listed(v, f"axis {k}")) for k, v in axes.items()})
 
 
 def _baseline(chosen: Sequence[Implementation], backend: str) -> Implementation:

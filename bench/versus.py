@@ -28,7 +28,7 @@ from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
 from bench.outcome import alone
-from bench.record import MEASURES, Job, Record, Status
+from bench.record import Job, Record, Status
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
@@ -178,7 +178,7 @@ class _Versus:
         scratch.mkdir(exist_ok=True)
         counts = self._sweep.sampling.counts()
         # Identical pairs in two workers too: the sides are two workers, and differ as those do.
-        jobs = [job for measure in MEASURES for job in self._sweep.jobs(measure)]
+        jobs = [job for measure in counts for job in self._sweep.jobs(measure)]
         self._progress.begin(
             sum(
                 2 * counts[job.measure] * self._seconds(job)

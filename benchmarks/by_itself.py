@@ -25,9 +25,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backends
-from backends.api import LayerState, Output
+from backends.api import Expected, LayerState, Output
 from backends.data import make_batch, make_weights
-from backends.reference.network import Expected
 from bench import outputs
 from bench.expectation import write_expected
 from bench.outcome import request

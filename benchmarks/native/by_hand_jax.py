@@ -38,7 +38,8 @@ def _network(strategy: str) -> Callable[[Params, jax.Array, Arrays], tuple[jax.A
         return jnp.stack(outputs, axis=1), carry
 
     def scanned(params: Params, x: jax.Array, carry: Arrays) -> tuple[jax.Array, Arrays]:
-        unroll = 8 if strategy == "scan-unroll" else 1
+        factor = strategy.removeprefix("scan-unroll-")
+        unroll = 1 if strategy == "dynamic" else int(factor)
         cell = partial(_cell, params)
         carry, ys = jax.lax.scan(cell, carry, jnp.swapaxes(x, 0, 1), unroll=unroll)
         return jnp.swapaxes(ys, 0, 1), carry

@@ -56,7 +56,11 @@ PAIRS = {
     "torch/fused": Pair("by_hand_torch"),
     "jax/static": Pair("by_hand_jax", {"train": 10}),
     "jax/dynamic": Pair("by_hand_jax"),
-    "jax/scan-unroll": Pair("by_hand_jax"),
+    "jax/scan-unroll-2": Pair("by_hand_jax"),
+    "jax/scan-unroll-4": Pair("by_hand_jax"),
+    "jax/scan-unroll-8": Pair("by_hand_jax"),
+    "jax/scan-unroll-16": Pair("by_hand_jax"),
+    "jax/scan-unroll-32": Pair("by_hand_jax"),
 }
 
 

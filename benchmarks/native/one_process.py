@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import backends
 from backends.api import Case, LayerWeights, Runner
-from backends.data import fuse, make_batch, make_weights, zero_state
+from backends.data import make_batch, make_weights, zero_state
+from backends.layout import Fused
 from bench import machine
 from bench.measure import PALINDROMES_PER_TURN, Arm, turn, warm_up
 
@@ -32,10 +33,8 @@ def plain_weights(layer: LayerWeights) -> dict[str, np.ndarray]:
     """A layer's weights in the two gate orders of the frameworks; `ifgo` has a forget bias of 1."""
     arrays: dict[str, np.ndarray] = {}
     for order in ("igfo", "ifgo"):
-        arrays[f"kernel_{order}"] = np.concatenate(
-            [fuse(layer, "W", order), fuse(layer, "U", order)]
-        )
-        arrays[f"bias_{order}"] = fuse(layer, "b", order)
+        arrays[f"kernel_{order}"] = Fused(("W", "U"), tuple(order)).pack(layer)
+        arrays[f"bias_{order}"] = Fused(("b",), tuple(order)).pack(layer)
     hidden = len(layer["b_f"])
     arrays["bias_ifgo"][hidden : 2 * hidden] += 1.0
     return arrays
