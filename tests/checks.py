@@ -14,9 +14,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from backends.api import Batch, Case, Mode, Output, Runner, Weights
+from backends.api import Array, Batch, Case, Mode, Output, Runner, Weights
 from backends.reference.network import expected
-from bench.outputs import TOLERANCES, check_forward, check_train, probe_gradients
+from bench.outputs import (
+    TOLERANCES,
+    check_forward,
+    check_train,
+    other_dtype,
+    other_weights_dtype,
+    probe_gradients,
+)
 from tests.support import data
 
 Build = Callable[[Case, Mode], Runner]
@@ -73,9 +80,41 @@ def nothing_is_constant(build: Build, case: Case) -> None:
         _assert_forward(case, _call(runner), other_weights, batch)
         runner.bind(other_batch)
         _assert_forward(case, _call(runner), other_weights, other_batch)
+
+
+def nothing_is_constant_in_training(build: Build, case: Case) -> None:
+    """The same of a training step, targets and learning rate included."""
+    weights, batch = data(case)
+    other_weights, other_batch = data(replace(case, seed=case.seed + 1))
     with ready(build, case, "train", weights, batch) as runner:
         runner.sync(runner.train())
         _assert_gradients(case, runner, other_weights, other_batch, expected_of=other_batch)
+
+
+def a_state_carries_on(build: Build, case: Case) -> None:
+    """A sequence in two calls, the second from the state that the first left, is the sequence."""
+    t = case.seq_len
+    longer = replace(case, seq_len=2 * t)
+    weights, batch = data(longer)
+    whole = expected(longer, weights, batch)
+    with ready(build, case, "forward", weights, _part(batch, 0, t)) as runner:
+        first = _call(runner)
+        runner.bind(replace(_part(batch, t, 2 * t), initial_state=first.state))
+        second = _call(runner)
+    outputs = np.concatenate([first.outputs, second.outputs], axis=1)
+    fault = check_forward(longer, Output(outputs=outputs, state=second.state), whole).fault
+    assert fault is None, fault
+
+
+def _part(batch: Batch, start: int, end: int) -> Batch:
+    """Steps of a batch; of what is left of each sequence there."""
+    lengths = batch.lengths
+    return replace(
+        batch,
+        x=batch.x[:, start:end],
+        targets=batch.targets[:, start:end],
+        lengths=None if lengths is None else np.clip(lengths - start, 0, end - start),
+    )
 
 
 def work_grows_with_time(build: Build, case: Case) -> None:
@@ -117,6 +156,8 @@ def two_steps_are_the_oracles(build: Build, case: Case) -> None:
             moved = _descend(moved, truth.gradients, batch.learning_rate)
             np.testing.assert_allclose(runner.fetch_loss(out), truth.loss, rtol=limit.gradient)
         after = runner.weights()
+    fault = other_weights_dtype(case, after)
+    assert fault is None, fault
     for layer, start, want in zip(after, weights, moved, strict=True):
         for name in want:
             step = np.abs(want[name] - start[name]).max()
@@ -125,20 +166,31 @@ def two_steps_are_the_oracles(build: Build, case: Case) -> None:
 
 
 def padding_is_ignored(build: Build, case: Case) -> None:
-    """Other numbers in the padding of x change neither results nor gradients; outputs there are 0.
+    """Other numbers in the padding of x change no result, and outputs there are 0.
 
     Large numbers, not NaN: masked gradients of NaN are NaN in every framework.
     """
     weights, batch = data(case)
-    assert batch.lengths is not None, "only a ragged batch has padding"
-    padding = np.arange(case.seq_len) >= batch.lengths[:, None]  # [B, T]
-    noisy = replace(batch, x=np.where(padding[:, :, None], 100 * batch.x - 50, batch.x))
+    noisy, padding = _with_noise(case, batch)
     with ready(build, case, "forward", weights, noisy) as runner:
         output = _call(runner)
         _assert_forward(case, output, weights, batch)
         assert not output.outputs[padding].any(), "outputs past a length are not zero"
+
+
+def padding_is_ignored_in_training(build: Build, case: Case) -> None:
+    """The same of loss and gradients."""
+    weights, batch = data(case)
+    noisy, _ = _with_noise(case, batch)
     with ready(build, case, "train", weights, noisy) as runner:
         _assert_gradients(case, runner, weights, noisy, expected_of=batch)
+
+
+def _with_noise(case: Case, batch: Batch) -> tuple[Batch, Array]:
+    """The batch with other numbers in its padding, and where that is: [B, T]."""
+    assert batch.lengths is not None, "only a ragged batch has padding"
+    padding = np.arange(case.seq_len) >= batch.lengths[:, None]
+    return replace(batch, x=np.where(padding[:, :, None], 100 * batch.x - 50, batch.x)), padding
 
 
 def _call(runner: Runner) -> Output:
@@ -148,7 +200,8 @@ def _call(runner: Runner) -> Output:
 
 
 def _assert_forward(case: Case, output: Output, weights: Weights, batch: Batch) -> None:
-    fault = check_forward(case, output, expected(case, weights, batch)).fault
+    fault = other_dtype(case, output)
+    fault = fault or check_forward(case, output, expected(case, weights, batch)).fault
     assert fault is None, fault
 
 

@@ -130,3 +130,20 @@ class RepeatedOutput(OracleRunner):
         last = np.minimum(np.arange(output.outputs.shape[1]), np.maximum(lengths[:, None] - 1, 0))
         repeated = np.take_along_axis(output.outputs, last[:, :, None], axis=1)
         return replace(output, outputs=repeated)
+
+
+class AlwaysFromZeros(OracleRunner):
+    """A program that starts every call from zeros."""
+
+    def bind(self, batch: Batch) -> None:
+        super().bind(replace(batch, initial_state=None))
+
+
+class Wider(OracleRunner):
+    """All that a case in float32 asks for, in float64."""
+
+    def load(self, weights: Weights) -> None:
+        super().load(tuple({k: v.astype("float64") for k, v in w.items()} for w in weights))
+
+    def fetch(self, out: Output) -> Output:
+        return out

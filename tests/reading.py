@@ -63,7 +63,7 @@ def broken_report() -> Report:
     """One that crashed, one that was wrong once, and markup in what they said."""
     crash = crashed("torch/scripted", 2, NASTY)
     wrong = synthetic.only(
-        "jax/scan-unroll",
+        "jax/scan-unroll-8",
         synthetic.ends(Status.WRONG_OUTPUT, "outputs differ by 0.3"),
         mode="train",
         block=1,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import reject
 from hypothesis import strategies as st
 
 import backends
@@ -19,54 +19,24 @@ NETWORKS = backends.of_kind(("static", "dynamic", "fused", "oracle"))
 #: Each program takes seconds to compile.
 SLOW_TO_BUILD = {"torch/static"}
 
-
 #: Programs of T steps, or of T's shape: another T is refused when it is bound.
 BUILT_FOR_ONE_TIME = {
     "jax/static",
     "jax/dynamic",
-    "jax/scan-unroll",
+    "jax/scan-unroll-2",
+    "jax/scan-unroll-4",
+    "jax/scan-unroll-8",
+    "jax/scan-unroll-16",
+    "jax/scan-unroll-32",
+    "jax/fori",
+    "jax/while",
     "tensorflow/static",
+    "tensorflow/static-block",
     "tensorflow/keras-unrolled",
+    "tensorflow/state-saving",
     "torch/static",
     "torch/traced",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Cases that an implementation must refuse, and the reason that it must give (a pattern)."""
-
-    implementation: str
-    reason: str
-    applies: Callable[[Case], bool]
-
-
-#: All that is unsupported. A case that is refused and is not here fails, and so does the reverse.
-REFUSALS = (
-    Refusal(
-        implementation="tensorflow/fused",
-        reason="cell .*lstm",
-        applies=lambda case: case.cell not in {"basic-lstm", "lstm"},
-    ),
-    Refusal(
-        implementation="tensorflow/fused",
-        reason="dtype float64.*float32",
-        applies=lambda case: case.cell in {"basic-lstm", "lstm"} and case.dtype == "float64",
-    ),
-    Refusal(
-        implementation="torch/fused",
-        reason="cell gru: .*another function",
-        applies=lambda case: case.cell == "gru",
-    ),
-)
-
-
-def refusal(implementation: str, case: Case) -> str | None:
-    """The pattern of the reason for which a case must be refused, or None."""
-    for entry in REFUSALS:
-        if entry.implementation == implementation and entry.applies(case):
-            return entry.reason
-    return None
 
 
 def on(entry: Implementation, *values: object, slow: bool = False, name: str = "") -> object:
@@ -91,18 +61,41 @@ def data(case: Case) -> tuple[Weights, Batch]:
     return make_weights(case), batch
 
 
-#: Small cases of every kind.
-CASES = st.builds(
-    Case,
-    cell=st.sampled_from(CELL_NAMES),
-    seq_len=st.integers(1, 6),
-    batch=st.integers(1, 4),
-    inputs=st.integers(1, 4),
-    hidden=st.integers(1, 4),
-    layers=st.integers(1, 3),
-    lengths=st.sampled_from(["full", "ragged"]),
-    dtype=st.just("float64"),
-    initial_state=st.sampled_from(["zeros", "random"]),
-    forget_bias=st.floats(-2, 2),
-    seed=st.integers(0, 2**32 - 1),
-)
+#: A case of every cell fits these: what is added to is as wide as what is added.
+SIZES = {"inputs": 4, "hidden": 4}
+
+
+def case_of(case: Case, cell: str) -> Case:
+    """The case with another cell; its inputs as wide as its hidden units where that cell asks."""
+    try:
+        return replace(case, cell=cell)
+    except ValueError:
+        return replace(case, cell=cell, inputs=case.hidden)
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> Case:
+    """Small cases of every kind; those of cells that cannot have the sizes are left out."""
+    try:
+        return draw(
+            st.builds(
+                Case,
+                cell=st.sampled_from(CELL_NAMES),
+                seq_len=st.integers(1, 6),
+                batch=st.integers(1, 4),
+                inputs=st.integers(1, 4),
+                hidden=st.integers(1, 4),
+                layers=st.integers(1, 3),
+                lengths=st.sampled_from(["full", "ragged"]),
+                dtype=st.just("float64"),
+                initial_state=st.sampled_from(["zeros", "random"]),
+                forget_bias=st.floats(-2, 2),
+                seed=st.integers(0, 2**32 - 1),
+                direction=st.sampled_from(["forward", "bidirectional", "two-stacks"]),
+            )
+        )
+    except ValueError:
+        reject()
+
+
+CASES = _cases()

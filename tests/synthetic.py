@@ -28,7 +28,7 @@ STEP_S: Mapping[str, float] = {
     "torch/scripted": 110e-6,
     "jax/static": 50e-6,
     "jax/dynamic": 60e-6,
-    "jax/scan-unroll": 57e-6,
+    "jax/scan-unroll-8": 57e-6,
 }
 
 #: Seconds to the first result: a constant, and a part for each time step.
@@ -40,7 +40,7 @@ FIRST_S: Mapping[str, tuple[float, float]] = {
     "torch/scripted": (0.080, 0.0),
     "jax/static": (0.100, 0.050),
     "jax/dynamic": (0.210, 0.0),
-    "jax/scan-unroll": (0.300, 0.0),
+    "jax/scan-unroll-8": (0.300, 0.0),
 }
 
 Change = Callable[[Record], Record]
@@ -69,12 +69,19 @@ def sweep(
             device=("cpu",),
             mode=tuple(mode),
             backend=tuple(backend),
+            strategy=_strategies(backend),
         ),
         sampling=Sampling(
             blocks=blocks, cold_blocks=min(blocks, 3), memory_blocks=min(blocks, 2), **_SECONDS
         ),
         caps={"torch/static": {"forward": 10, "train": 10}},
     )
+
+
+def _strategies(backends: Sequence[str]) -> tuple[str, ...]:
+    """The strategies of these backends that have times here, each once."""
+    names = [name.split("/") for name in FIRST_S]
+    return tuple(dict.fromkeys(strategy for backend, strategy in names if backend in backends))
 
 
 _SECONDS: Mapping[str, Any] = {"steady_s": 0.1, "warmup_s": 0.1}

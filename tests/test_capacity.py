@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.api import Case
-from bench import capacity, limits, plan, selection
+from bench import capacity, estimate, limits, plan, selection
 from bench.capacity import FAILED, LARGEST, LIMIT, Found, Trial, is_close, search
 from bench.cli import main
 from bench.errors import UsageError
@@ -270,8 +270,8 @@ def test_one_megabyte_a_step(tmp_path: Path, by: str, mode: str) -> None:
     assert record.status == Status.OK
     largest, failed = record.values[LARGEST], record.values[FAILED]
     assert is_close(largest, failed)
-    # The worker itself takes a little.
-    assert 56 <= largest <= 64
+    # The worker itself takes a little; the scripted one has the oracle in it.
+    assert 52 <= largest <= 64
     assert record.values[LIMIT] == 64 * MB
     assert record.reason.startswith(f"T={failed:.0f}: ")
     assert record.worker["limited_by"] == by
@@ -514,7 +514,7 @@ def test_the_dry_run_says_what_it_costs(capsys: pytest.CaptureFixture[str]) -> N
     assert run_cli(*axes, "--memory-limit", "300M") == 0
     asked = capsys.readouterr().out
     assert "the longest T within 300 MB: about" in asked.replace("\n", " ")
-    assert "3 capacity (1 x)" in asked.replace("\n", " ")
+    assert "2 capacity (1 x)" in asked.replace("\n", " ")
     assert "capacity" not in plain
     assert plan.workers(selection.select("smoke", {})) > 0
 
@@ -586,13 +586,13 @@ def test_the_largest_lengths_stand_beside_the_ratios() -> None:
     report, _ = _reported(
         ("jax/static", Status.OK, _values(186, 190), "T=190: killed"),
         ("jax/dynamic", Status.OK, _values(2560, None), "T=5,120: no answer in 60 s"),
-        ("jax/scan-unroll", Status.OK, _values(0, 1), "T=1: killed"),
+        ("jax/scan-unroll-8", Status.OK, _values(0, 1), "T=1: killed"),
         ("torch/traced", Status.OK, _values(80, 160), "T=120: no answer in 60 s"),
         ("torch/dynamic", Status.CRASHED, {}, "T=10: died"),
     )
     slow, gap = (1 + report.footnotes.index(f"T={t}: no answer in 60 s") for t in ("5,120", "120"))
     assert _cells(report, "jax/static") == {10: f"186 / at least 2,560 [{slow}]", 50: "- / -"}
-    assert _cells(report, "jax/scan-unroll")[10] == f"none / at least 2,560 [{slow}]"
+    assert _cells(report, "jax/scan-unroll-8")[10] == f"none / at least 2,560 [{slow}]"
     died = 1 + report.footnotes.index("T=10: died")
     assert _cells(report, "torch/traced")[10] == f"at least 80 [{gap}] / crashed [{died}]"
     frame = one(
@@ -642,3 +642,36 @@ def test_that_no_t_runs_is_said_where_every_t_was_tried(
     record = capacity.capacity(None, job, 0, limited, lambda: None)  # type: ignore[arg-type]
     assert record.values.get(LARGEST) == largest
     assert record.status == status
+
+
+@pytest.mark.parametrize(
+    ("cell", "features"),
+    [
+        ("lstm", 8 + 8),
+        ("lstm-projection", 8 + 4),
+        # Four windows, two outputs each.
+        ("grid", 8 + 8 * 8),
+        # Masks of inputs, of h and of outputs are part of x.
+        ("dropout-lstm", 8 + 3 * 8 + 8),
+    ],
+)
+def test_data_are_as_wide_as_inputs_and_outputs_are(cell: str, features: int) -> None:
+    case = Case(cell=cell, seq_len=3, batch=2, inputs=8, hidden=8)
+    assert capacity.data_bytes(case) == 2 * 3 * features * 4
+
+
+def test_a_wide_cell_is_expected_to_take_more() -> None:
+    """In time, and in memory: a grid does four windows' work, and keeps their state."""
+    jobs = [
+        Job(
+            implementation="jax/dynamic",
+            case=Case(cell=cell, seq_len=100, batch=2, inputs=8, hidden=8),
+            mode="train",
+            measure="steady",
+        )
+        for cell in ("lstm", "grid")
+    ]
+    plain, wide = (estimate._call_seconds(job) for job in jobs)
+    assert wide > 3 * plain
+    plain, wide = (estimate._needed_bytes(job) for job in jobs)
+    assert wide > 3 * plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from rich.console import Console
 
 import backends
+from backends.api import CELL_NAMES
 from bench import cli, cli_run, export, progress, run
 from bench.estimate import job_seconds, sweep_seconds, words
 from bench.preset import PRESETS, load_preset
@@ -92,9 +94,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run --cell lstn", ["cell 'lstn'", "did you mean lstm?", "gru-reset-after"]),
         ("run --cell lst\u1e3f", ["cell 'lst\u1e3f'", "did you mean lstm?"]),
         ("run --strategy st\u00e4tic", ["strategy 'st\u00e4tic'", "did you mean static?"]),
-        ("run --cell LSTM", ["cell 'LSTM'", "allowed: rnn, basic-lstm"]),
+        ("run --cell LSTM", ["cell 'LSTM'", "allowed: rnn, rnn-relu, basic-lstm"]),
         ("run --backend tensorflwo", ["'tensorflwo'", "did you mean tensorflow?"]),
-        ("run --backend reference", ["backend 'reference'", "allowed: tensorflow, torch, jax"]),
+        (
+            "run --backend reference",
+            ["backend 'reference'", "allowed: tensorflow, torch, jax, onnx"],
+        ),
         ("run --strategy unrolled", ["strategy 'unrolled'", "did you mean keras-unrolled?"]),
         ("run --preset smok", ["preset 'smok'", "did you mean smoke?", "default"]),
         ("run --mode backward", ["mode 'backward'", "allowed: forward, train"]),
@@ -120,7 +125,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run --blocks many", ["blocks 'many'", "whole number"]),
         ("run --threads 0", ["threads '0'", "1 or more"]),
         ("run --threads 3", ["threads 3", "between 1 and 2"]),
-        ("run --backend jax --strategy fused", ["jax", "static, dynamic, scan-unroll"]),
+        ("run --backend jax --strategy fused", ["jax", "static, dynamic, scan-unroll-2"]),
         ("run --backend torch,jax --strategy fused", ["backend jax", "no strategy fused"]),
         ("run --backend jax --strategy static,fused", ["strategy fused", "jax has static"]),
         ("run --preset nowhere.toml", ["nowhere.toml", "No such file"]),
@@ -229,7 +234,7 @@ def test_a_missing_backend_that_nobody_named_stops_nobody(
 def test_without_any_framework_there_is_nothing_to_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without(monkeypatch, "tensorflow", "torch", "jax")
+    without(monkeypatch, "tensorflow", "torch", "jax", "onnx")
     assert "pip install -c constraints.txt -e '.[all]'" in refused(capsys, "run")
 
 
@@ -253,7 +258,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert err == ""
     for said in ("T=10", "T=50", "forward", "train", "torch", "traced", "workers", "about"):
         assert said in out
-    assert ("static (capped)" in out) is (more == ())
+    assert ("capped: static" in out) is (more == ())
     assert list(Path.cwd().iterdir()) == []
     assert engine.calls == []
 
@@ -381,7 +386,9 @@ def test_list_names_everything_there_is(
         assert name in out
     assert "no-such-distribution not installed" in out
     assert cli.main(["list", "--cells"]) == 0
-    assert "torch/static" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "torch/static" not in out
+    assert set(CELL_NAMES) <= set(out.split())
     info: dict[str, Any] = {
         "torch": {"versions": {"torch": "2.13.0"}, "threads": {}, "devices": {"gpu": "an H100"}},
         "jax": {"error": "it crashed when asked"},
@@ -395,6 +402,20 @@ def test_list_names_everything_there_is(
     info["torch"]["devices"] = {"cpu": "a CPU"}
     assert cli.main(["list", "--devices"]) == 0
     assert "no GPU or no driver here" in capsys.readouterr().out
+
+
+def test_a_backend_elsewhere_that_is_not_there_is_one_line() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "bench", "list"],
+        env={**os.environ, "RNN_BENCH_EXTRA_BACKENDS": "no.such.module"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 2
+    assert said.stderr == (
+        "bench: error: RNN_BENCH_EXTRA_BACKENDS 'no.such.module': No module named 'no'\n"
+    )
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["report"], ["list"], ["export"]])

@@ -360,7 +360,7 @@ def test_what_a_plan_leaves_out_is_listed_and_not_counted() -> None:
     )
     only_old = compare(old, in_session(fewer), measures=STEADY)
     absent = {job.job.implementation: job for job in only_old.unmatched}
-    assert absent.keys() == {"jax/static", "jax/dynamic", "jax/scan-unroll"}
+    assert absent.keys() == {"jax/static", "jax/dynamic", "jax/scan-unroll-8"}
     assert absent["jax/static"].new == "not planned"
     assert "not in the new run's plan" in absent["jax/static"].reason
 

@@ -225,16 +225,16 @@ def test_the_table_of_identical_pairs_fails_what_the_verdicts_are_withheld_for()
 
 def test_two_that_differ_by_less_than_the_margin_are_called_equivalent() -> None:
     def close(record: Record) -> Record:
-        if record.job.implementation != "jax/scan-unroll" or "steady" not in record.samples:
+        if record.job.implementation != "jax/scan-unroll-8" or "steady" not in record.samples:
             return record
-        ratio = 1.003 * synthetic.STEP_S["jax/dynamic"] / synthetic.STEP_S["jax/scan-unroll"]
+        ratio = 1.003 * synthetic.STEP_S["jax/dynamic"] / synthetic.STEP_S["jax/scan-unroll-8"]
         return replace(record, samples={"steady": [ratio * s for s in record.samples["steady"]]})
 
     frame = table(synthetic.run(synthetic.sweep(blocks=10), change=close), "static-dynamic")
-    rows = frame[frame["implementation"] == "jax/scan-unroll"]
+    rows = frame[frame["implementation"] == "jax/scan-unroll-8"]
     assert set(rows["verdict"]) == {"equivalent"}
     few = table(synthetic.run(synthetic.sweep(blocks=1), change=close), "static-dynamic")
-    assert set(few[few["implementation"] == "jax/scan-unroll"]["verdict"]) == {"cannot tell"}
+    assert set(few[few["implementation"] == "jax/scan-unroll-8"]["verdict"]) == {"cannot tell"}
 
 
 def looks(plan: Sweep, precision: float) -> list[tuple[int, str]]:
@@ -250,9 +250,9 @@ def test_what_is_close_to_one_is_measured_on() -> None:
     """One strategy is 1.2 % slower: two blocks cannot say so."""
 
     def close(record: Record) -> Record:
-        if record.job.implementation != "jax/scan-unroll" or "steady" not in record.samples:
+        if record.job.implementation != "jax/scan-unroll-8" or "steady" not in record.samples:
             return record
-        ratio = 1.012 * synthetic.STEP_S["jax/dynamic"] / synthetic.STEP_S["jax/scan-unroll"]
+        ratio = 1.012 * synthetic.STEP_S["jax/dynamic"] / synthetic.STEP_S["jax/scan-unroll-8"]
         return replace(record, samples={"steady": [ratio * s for s in record.samples["steady"]]})
 
     records = synthetic.run(synthetic.sweep(blocks=2, backend=["jax"]), change=close).records
@@ -273,13 +273,13 @@ def test_a_coarse_identical_pair_is_measured_on_with_what_rests_on_it() -> None:
         ratio = 1.0
         if job.replica:
             ratio = 1 + 0.04 * (-1) ** record.block  # identical, but within 4 % only
-        elif job.implementation == "jax/scan-unroll":
+        elif job.implementation == "jax/scan-unroll-8":
             here = synthetic.STEP_S["jax/dynamic"] / synthetic.STEP_S[job.implementation]
             ratio = here * (1 + 0.03 * (-1) ** record.block if job.case.seq_len == 10 else 2)
         return replace(record, samples={"steady": [ratio * s for s in record.samples["steady"]]})
 
     plan = synthetic.sweep(blocks=4, seq_len=(10, 50, 200), backend=["jax"], mode=("train",))
-    plan = replace(plan, axes=replace(plan.axes, strategy=("dynamic", "scan-unroll")))
+    plan = replace(plan, axes=replace(plan.axes, strategy=("dynamic", "scan-unroll-8")))
     found = unsettled(synthetic.run(plan, change=change).records, 0.01)
     assert sorted(case.seq_len for case, _ in found) == [10, 50]
 

@@ -122,11 +122,15 @@ def test_a_title_moves_no_cursor() -> None:
     assert "hostile: a [2Jb" in said
 
 
-@pytest.mark.parametrize(
-    "axis", ["--seq-len", "--batch", "--layers", "--hidden", "--inputs", "--blocks"]
-)
+@pytest.mark.parametrize("axis", ["--seq-len", "--batch", "--hidden", "--inputs", "--blocks"])
 def test_a_dry_run_of_anything_large_ends(axis: str) -> None:
     assert attempt(COMMAND_LINE, ["--preset", "smoke", axis, "9" * 18])[0] == "ok"
+
+
+def test_more_layers_than_memory_can_lay_out_are_refused() -> None:
+    ending, said = attempt(COMMAND_LINE, ["--preset", "smoke", "--layers", "9" * 18])
+    assert ending == "refused"
+    assert f"layers={'9' * 18}: must be 1,000 or less" in said
 
 
 @pytest.mark.parametrize("option", ["--out", "--resume", "--preset", "--cell"])

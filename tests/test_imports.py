@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FRAMEWORKS = ("tensorflow", "tf_keras", "keras", "torch", "jax", "jaxlib")
+FRAMEWORKS = (
+    *("tensorflow", "tf_keras", "keras", "torch", "jax", "jaxlib", "onnx", "onnxruntime"),
+    "autograd",  # the oracle's, and no part of what a worker's memory is
+)
 
 #: `sleep` and `monotonic` wait and end waiting; these measure.
 CLOCKS = {

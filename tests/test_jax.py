@@ -15,20 +15,34 @@ import numpy as np
 import pytest
 
 import backends
-from backends.api import CELL_NAMES, MODES, Case, CellName, Mode, Unavailable, Unsupported
-from backends.cells import CELLS
+from backends.api import CELL_NAMES, MODES, Case, Mode, Unavailable, Unsupported
+from backends.cells import CELLS, Entry
+from backends.jax.support import UNROLL_FACTORS
 from backends.products import flops
 from backends.reference.network import expected
+from backends.spec import (
+    Attention,
+    BidirectionalGrid,
+    Cell,
+    Dropout,
+    Grid,
+    Lstm,
+    TimeFreq,
+    Wrapper,
+)
+from backends.stack import layers
 from bench.outputs import check_forward
 from tests.checks import forward_is_the_oracles, training_is_the_oracles
-from tests.support import data
+from tests.support import SIZES, data
 
 if backends.missing("jax"):
     pytest.skip(backends.missing("jax") or "", allow_module_level=True)
 
 CASE = Case(cell="lstm", seq_len=3, batch=4, inputs=3, hidden=5, forget_bias=0.7)
 RAGGED = replace(CASE, lengths="ragged", initial_state="random", layers=2)
-STRATEGIES = ("static", "dynamic", "scan-unroll")
+#: Fits every cell: inputs as wide as the state.
+EVERY = replace(RAGGED, **SIZES)
+STRATEGIES = ("static", "dynamic", "scan-unroll-2", "scan-unroll-8", "fori")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +111,10 @@ def test_static_has_a_copy_of_the_step_for_every_step(trace: Any, mode: Mode) ->
     assert names[1]["tanh"] == 2 * names[0]["tanh"] == 8 * 2 * 2  # g and c', two layers
 
 
-@pytest.mark.parametrize(("strategy", "unroll"), [("dynamic", 1), ("scan-unroll", 8)])
+@pytest.mark.parametrize(
+    ("strategy", "unroll"),
+    [("dynamic", 1), ("fori", 1), *((f"scan-unroll-{n}", n) for n in UNROLL_FACTORS)],
+)
 @pytest.mark.parametrize(("mode", "loops"), [("forward", 1), ("train", 2)])
 def test_dynamic_is_one_loop_each_way(
     trace: Any, strategy: str, unroll: int, mode: Mode, loops: int
@@ -111,13 +128,10 @@ def test_dynamic_is_one_loop_each_way(
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_products_of_a_program_are_those_of_the_formula(
-    trace: Any, cell: CellName, mode: Mode
+    trace: Any, cell: str, mode: Mode
 ) -> None:
-    """All but one a layer: nobody asks for the gradient of the state at the start.
-
-    (In the GRU without the candidate's, which goes on to the reset gate's weights.)
-    """
-    case = replace(RAGGED, cell=cell)
+    """But for what `beside_the_formula` says."""
+    case = replace(EVERY, cell=cell)
     done = 0
     for equation in equations(trace(case, "static", mode)):
         if equation.primitive.name == "dot_general":
@@ -125,20 +139,53 @@ def test_the_products_of_a_program_are_those_of_the_formula(
             left, right = (value.aval.shape for value in equation.invars)
             shared = np.prod([left[axis] for axis in contracted])
             done += 2 * int(np.prod(left) * np.prod(right) // shared)
-    unasked = 0
-    if mode == "train":
-        asked = 1 if cell == "gru" else 0
-        count = len(CELLS[cell].gates) - asked
-        unasked = 2 * case.layers * case.batch * case.hidden**2 * count
-    assert done == flops(case, mode) - unasked
+    assert done == flops(case, mode) + beside_the_formula(case, mode)
+
+
+def beside_the_formula(case: Case, mode: Mode) -> int:
+    """FLOPs that a program does and the formula has not, less those that nobody asks for."""
+    found = 0
+    for layer in layers(case):
+        cell = layer.cell
+        if isinstance(cell, Attention):
+            # All rows of the window are multiplied, of which the formula has the newest one; and
+            # in training nobody asks for the gradient of the first window, nor of what is attended.
+            a = cell.cell.outputs(layer.inputs, layer.hidden)
+            older = case.seq_len * (cell.window - 1) * a * a
+            found += older if mode == "forward" else 3 * older - cell.window * a * a
+            found -= 0 if mode == "forward" else a * layer.inputs
+        while isinstance(cell, Wrapper):
+            cell = cell.cell
+        if mode == "train":
+            found -= unasked(cell, layer.inputs, layer.hidden, case.seq_len)
+    return 2 * case.batch * found
+
+
+def unasked(cell: Cell, inputs: int, hidden: int, steps: int) -> int:
+    """Multiplications a sequence for the gradient of the first state, which nobody asks for.
+
+    (In the GRU without the candidate's, which goes on to the reset gate's weights.) Nor does anyone
+    for that of the zeros before a cell's first window.
+    """
+    if isinstance(cell, BidirectionalGrid):
+        return 2 * unasked(cell.grid, inputs, hidden, steps)
+    if isinstance(cell, Grid):
+        parts = cell.windows(inputs)
+        wide = len(cell.matrices) * len(cell.gates) * hidden
+        return hidden * wide * (sum(len(windows) for windows in parts) + steps * len(parts))
+    if isinstance(cell, TimeFreq):
+        return hidden * 4 * hidden * (len(cell.windows(inputs)) + steps)
+    # What comes after the first recurrent product (a candidate, a projection) depends on weights.
+    first = next(p for p in cell.products(inputs, hidden) if not p.hoisted)
+    return first.k * first.n
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_product_is_in_full_precision(trace: Any, cell: CellName, strategy: str) -> None:
+def test_every_product_is_in_full_precision(trace: Any, cell: str, strategy: str) -> None:
     from jax.lax import Precision
 
-    case = replace(RAGGED, cell=cell)
+    case = replace(EVERY, cell=cell)
     dots = [
         e for e in equations(trace(case, strategy, "train")) if e.primitive.name == "dot_general"
     ]
@@ -147,9 +194,9 @@ def test_every_product_is_in_full_precision(trace: Any, cell: CellName, strategy
 
 @pytest.mark.parametrize(("dtype", "other"), [("float32", "f64"), ("float64", "f32")])
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_a_trace_has_one_dtype(trace: Any, cell: CellName, dtype: Any, other: str) -> None:
-    case = replace(RAGGED, cell=cell, dtype=dtype)
-    for strategy in STRATEGIES:
+def test_a_trace_has_one_dtype(trace: Any, cell: str, dtype: Any, other: str) -> None:
+    case = replace(EVERY, cell=cell, dtype=dtype)
+    for strategy in ("static", "dynamic", "fori"):
         for mode in MODES:
             assert f"{other}[" not in str(trace(case, strategy, mode))
 
@@ -166,18 +213,37 @@ def test_a_compiled_program_has_one_dtype(
     assert str(loss.dtype) == dtype
 
 
-@pytest.mark.parametrize("seq_len", [8, 9, 17])
+@pytest.mark.parametrize("factor", UNROLL_FACTORS)
+@pytest.mark.parametrize("more", [0, 1])
 def test_a_scan_of_several_steps_an_iteration_has_no_step_too_many(
-    backend: Any, seq_len: int
+    backend: Any, factor: int, more: int
 ) -> None:
-    """Lengths at and beside a multiple of 8: whole, and with steps left over."""
-    case = replace(CASE, cell="rnn", seq_len=seq_len, lengths="ragged")
+    """Lengths at and beside a multiple of the factor: whole, and with a step left over."""
+    case = replace(CASE, cell="rnn", seq_len=2 * factor + more, lengths="ragged")
 
     def scan_unroll(case: Case, mode: Mode) -> Any:
-        return backend.build(case, "scan-unroll", mode)
+        return backend.build(case, f"scan-unroll-{factor}", mode)
 
     forward_is_the_oracles(scan_unroll, case)
     training_is_the_oracles(scan_unroll, case)
+
+
+def test_a_while_loop_ends_with_the_longest_sequence(trace: Any, build: Any) -> None:
+    """Of a batch that is all shorter than T: what is right whichever step it ends at is not seen
+    in outputs, so the loop's condition is looked at as well."""
+    case = replace(EVERY, seq_len=6)
+    (loop,) = (e for e in equations(trace(case, "while", "forward")) if e.primitive.name == "while")
+    assert loop.params["cond_nconsts"] == 1  # the bound is a value of the batch
+    full = replace(case, lengths="full")
+    (loop,) = (e for e in equations(trace(full, "while", "forward")) if e.primitive.name == "while")
+    assert loop.params["cond_nconsts"] == 0
+    weights, batch = data(case)
+    runner = build(case, "while")
+    for lengths in ([2, 0, 3, 1], [0, 0, 0, 0]):
+        shorter = replace(batch, lengths=np.array(lengths, np.int32))
+        runner.bind(shorter)
+        output = runner.fetch(runner.forward())
+        assert check_forward(case, output, expected(case, weights, shorter)).fault is None
 
 
 def test_the_size_grows_with_time_only_where_time_is_unrolled(build: Any) -> None:
@@ -220,7 +286,7 @@ def test_a_build_names_its_stages(backend: Any) -> None:
 @pytest.mark.parametrize(
     ("case", "strategy", "error", "message"),
     [
-        (CASE, "eager", Unsupported, "strategy eager: jax has static, dynamic, scan-unroll"),
+        (CASE, "eager", Unsupported, "strategy eager: jax has static, dynamic, scan-unroll-2"),
         (replace(CASE, device="tpu"), "dynamic", Unavailable, "device tpu: JAX sees cpu"),
     ],
 )
@@ -232,6 +298,11 @@ def test_refusals_come_before_any_work(
 
     with pytest.raises(error, match=message):
         backend.build(case, strategy, "forward", no_stage)
+
+
+def test_a_while_loop_has_no_gradient(backend: Any) -> None:
+    with pytest.raises(Unsupported, match=r"reverse-mode differentiation through lax\.while_loop"):
+        backend.build(CASE, "while", "train")
 
 
 @pytest.mark.parametrize(
@@ -258,6 +329,68 @@ def test_the_strategies_are_those_of_the_manifest() -> None:
     from backends.jax.network import LOOPS
 
     assert [strategy.name for strategy in backends.BACKENDS["jax"].strategies] == list(LOOPS)
+
+
+# --- dropout --------------------------------------------------------------------------------------
+
+
+KEEP = 0.7
+DROPPED = replace(CASE, seq_len=20, batch=30, hidden=50, dtype="float64")
+
+
+@pytest.fixture(params=[False, True], ids=["fresh", "variational"])
+def dropping(request: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Case, bool]:
+    """A case whose LSTM drops its outputs alone, and whether that is variational."""
+    name = f"output-dropout-{request.param}"
+    cell = Dropout(cell=Lstm(), output_keep=KEEP, variational=request.param)
+    monkeypatch.setitem(CELLS, name, Entry(title="drops outputs", cells=(cell,)))
+    return replace(DROPPED, cell=name), request.param
+
+
+def drawn(case: Case, variational: bool, seed: int) -> Any:
+    """A mask [B, T, H] of the outputs that JAX draws, as `Dropout` says."""
+    import jax
+
+    b, t, h = case.batch, case.seq_len, case.hidden
+    shape = (1, 1, h) if variational else (b, t, h)
+    kept = np.asarray(jax.random.bernoulli(jax.random.key(seed), KEEP, shape))
+    return np.broadcast_to(kept / KEEP, (b, t, h))
+
+
+def test_dropout_of_jaxs_masks_is_as_defined(dropping: tuple[Case, bool], build: Any) -> None:
+    """Outputs are 0, or 1 / keep times those of the LSTM; as many as the binomial lets, 5 sigma."""
+    case, variational = dropping
+    runner = build(case, "dynamic")
+    _, batch = data(case)
+    plain = replace(case, cell="lstm")
+    other = build(plain, "dynamic")
+    other.load(data(case)[0])
+    other.bind(replace(batch, x=batch.x[:, :, : case.inputs]))
+    whole = other.fetch(other.forward()).outputs
+
+    def dropped(seed: int) -> Any:
+        x = np.concatenate([batch.x[:, :, : case.inputs], drawn(case, variational, seed)], axis=2)
+        runner.bind(replace(batch, x=x))
+        return runner.fetch(runner.forward()).outputs
+
+    # Of a variational mask there are H draws a seed: many seeds make as many draws as are judged.
+    outputs = [dropped(seed) for seed in range(20 if variational else 1)]
+    draws = np.stack([y[0, 0] if variational else y for y in outputs]) != 0
+    sigma = (KEEP * (1 - KEEP) / draws.size) ** 0.5
+    assert abs(draws.mean() - KEEP) < 5 * sigma
+    kept = outputs[0] != 0
+    np.testing.assert_allclose(outputs[0][kept], whole[kept] / KEEP, rtol=1e-12)
+    pairs = kept[:, 1:] == kept[:, :-1]
+    if variational:
+        assert (kept == kept[0, 0]).all()
+    else:
+        # Independent steps agree with probability keep^2 + (1 - keep)^2. Neighbouring pairs share
+        # a draw, which at most doubles the variance.
+        agree = KEEP**2 + (1 - KEEP) ** 2
+        sigma = (2 * agree * (1 - agree) / pairs.size) ** 0.5
+        assert abs(pairs.mean() - agree) < 5 * sigma
+    np.testing.assert_array_equal(dropped(0), outputs[0])
+    assert not np.array_equal(dropped(1000) != 0, kept)
 
 
 # --- arguments ------------------------------------------------------------------------------------

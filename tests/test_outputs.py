@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends.api import Case, Dtype
+from backends.api import Case, Dtype, Expected
 from backends.data import make_batch, make_weights
-from backends.reference.network import Expected, expected
+from backends.reference.network import expected
 from bench.outputs import check_forward, check_train, difference, other_weights_dtype
 
 CASE = Case(cell="lstm", seq_len=1, batch=2, inputs=3, hidden=4)

@@ -184,6 +184,7 @@ def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
         assert record.job.key == before["key"]
         after = record.to_json()
         assert after["job"].pop("replica") == 0
+        assert after["job"]["case"].pop("direction") == "forward"
         assert json.loads(json.dumps(after)) == before
 
 

@@ -30,7 +30,7 @@ def _broken() -> Report:
 
 
 def test_wrong_output_is_never_ranked_nor_timed(broken: Report) -> None:
-    where = {"implementation": "jax/scan-unroll", "mode": "train"}
+    where = {"implementation": "jax/scan-unroll-8", "mode": "train"}
     assert rows(broken, "ranking", **where)["rank"].isna().all()
     assert rows(broken, "ranking", **where)["steady_s"].isna().all()
     assert rows(broken, "latency", **where)["time_to_first_s"].isna().all()
@@ -39,7 +39,7 @@ def test_wrong_output_is_never_ranked_nor_timed(broken: Report) -> None:
     number = broken.footnotes.index("outputs differ by 0.3") + 1
     assert set(shown(broken, "ranking", **where)["status"]) == {f"wrong output [{number}]"}
     # The other mode is another function.
-    assert rows(broken, "ranking", implementation="jax/scan-unroll", mode="forward")["rank"].all()
+    assert rows(broken, "ranking", implementation="jax/scan-unroll-8", mode="forward")["rank"].all()
 
 
 def test_a_crash_in_one_block_leaves_the_others(broken: Report) -> None:

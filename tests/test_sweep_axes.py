@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import IMPLEMENTATIONS
+from backends.api import CELL_NAMES
 from bench import plan, selection
 from bench.axes import RANKED
 from bench.conftest import narrowed
@@ -84,7 +85,7 @@ def test_each_preset_loads_and_has_jobs(name: str) -> None:
     sweep = load_preset(name)
     assert sweep.name == name
     assert sweep.title != name
-    for measure in MEASURES:
+    for measure in sweep.sampling.counts():
         assert runnable(sweep, measure, absent=())
 
 
@@ -199,6 +200,134 @@ def test_workers_are_counted_as_the_engine_starts_them() -> None:
     # limit; cold and memory jobs have their own, and one of them is there twice.
     assert plan.workers(sweep) == 3 * 2 + 3 * counts["cold"] + 3 * counts["memory"]
     assert plan.workers(sweep, absent=["jax"]) == 2
+
+
+@given(st.data())
+def test_a_narrowed_sweep_of_several_grids_has_the_jobs_and_no_other_cases(
+    data: st.DataObject,
+) -> None:
+    sweep = selection.select("cells", {"backend": ("jax",), "strategy": ("dynamic",)})
+    jobs = [job for job in sweep.jobs("steady") if not job.replica]
+    chosen = data.draw(st.lists(st.sampled_from(jobs), min_size=1, max_size=4))
+    small = narrowed(sweep, chosen)
+    assert {job.case for job in chosen} <= set(small.cases()) <= set(sweep.cases())
+
+
+# --- further grids --------------------------------------------------------------------------------
+
+
+def more(*tables: Mapping[str, object]) -> str:
+    return document(VALID) + "".join(f"\n[[more]]\n{document(table)}" for table in tables)
+
+
+def test_further_cases_differ_from_the_axes_in_what_they_name(preset_file: Path) -> None:
+    tables = ({"cell": ["lstm"], "direction": ["bidirectional"]}, {"layers": [2], "seq_len": [5]})
+    sweep = load(preset_file, more(*tables))
+    assert sweep is not None
+    first, second = sweep.more
+    assert first == replace(sweep.axes, cell=("lstm",), direction=("bidirectional",))
+    assert second == replace(sweep.axes, layers=(2,), seq_len=(5,))
+    cases = sweep.cases()
+    assert len(cases) == len(set(cases)) == 4 + 2 + 2
+    assert {job.case for job in sweep.jobs("steady")} == set(cases)
+    assert Sweep.from_json(json.loads(json.dumps(sweep.to_json()))).cases() == cases
+
+
+def test_what_is_refused_is_no_job_to_count_nor_a_twin(preset_file: Path) -> None:
+    axes = {**VALID["axes"], "cell": ["gru", "lstm"], "backend": ["torch"], "strategy": ["fused"]}
+    sweep = load(preset_file, document({**VALID, "axes": axes}))
+    assert sweep is not None
+    for measure in sweep.sampling.counts():
+        ranked = [
+            job
+            for job in runnable(sweep, measure, absent=())
+            if IMPLEMENTATIONS[job.implementation].kind in RANKED
+        ]
+        assert {job.case.cell for job in ranked} == {"lstm"}
+        assert {job.case.cell for job in sweep.twins(measure)} == {"lstm"}
+
+
+def test_twins_are_of_a_case_that_most_strategies_run(preset_file: Path) -> None:
+    """Or a second worker would lack what the first one holds."""
+    axes = {
+        **VALID["axes"],
+        "cell": ["grid", "lstm", "time-freq"],
+        "inputs": [32],
+        "backend": ["tensorflow"],
+        "strategy": ["dynamic", "fused", "dynamic-block"],
+    }
+    sweep = load(preset_file, document({**VALID, "axes": axes}))
+    assert sweep is not None
+    assert {job.case.cell for job in sweep.twins("steady")} == {"lstm"}
+
+
+def test_a_capacity_job_has_the_shortest_time_of_its_grid(preset_file: Path) -> None:
+    memory = {**VALID["sampling"], "memory_limit_bytes": 10**9}
+    text = document({**VALID, "sampling": memory})
+    sweep = load(preset_file, text + '[[more]]\ncell = ["rnn"]\nseq_len = [7, 9]\n')
+    assert sweep is not None
+    found = {(job.case.cell, job.case.seq_len) for job in sweep.jobs("capacity")}
+    assert found == {("lstm", 5), ("gru", 5), ("rnn", 7)}
+
+
+def test_many_grids_are_no_way_around_the_number_of_cases(preset_file: Path) -> None:
+    many = [{"seq_len": list(range(1, 400))}] * 2
+    preset_file.write_text(more(*many))
+    with pytest.raises(UsageError, match=r"axes: make 1,600 cases; allowed are 1,000"):
+        load_preset(str(preset_file))
+
+
+def test_a_case_that_is_in_two_grids_is_measured_once(preset_file: Path) -> None:
+    sweep = load(preset_file, more({"cell": ["lstm"]}, {"seq_len": [5, 20]}))
+    assert sweep is not None
+    assert len(sweep.cases()) == len(set(sweep.cases())) == 4 + 2
+    jobs = sweep.jobs("steady")
+    assert len(jobs) == len(set(jobs))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (document(VALID) + "more = 1\n", r"more 1: must be tables \[\[more\]\]"),
+        (more({"device": ["gpu"]}), r"unknown key in \[\[more\]\] of .* 'device'"),
+        (more({"strategy": ["dynamic"]}), r"unknown key in \[\[more\]\] of .* 'strategy'"),
+        (more({"cell": "lstm"}), "axis cell 'lstm': must be a list"),
+        (more({"direction": ["sideways"]}), "direction.*sideways"),
+        (more({"cell": ["residual-lstm"]}), "a residual adds inputs to outputs, and got 16 and 32"),
+    ],
+)
+def test_further_cases_that_are_none_are_refused(preset_file: Path, text: str, said: str) -> None:
+    preset_file.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        load_preset(str(preset_file))
+
+
+def test_naming_an_axis_leaves_out_the_grids_that_differ_in_it() -> None:
+    """Or `--direction forward` would measure both ways all the same."""
+    base = load_preset("cells")
+    assert len(base.more) == 2
+    named = selection.select("cells", {"direction": ("forward",)})
+    assert [axes.cell for axes in named.more] == [("lstm", "lstm-shared", "mixed")]
+    assert selection.select("cells", {"layers": (1,)}).more == ()
+    both = selection.select("cells", {"seq_len": (7,)})
+    assert {case.seq_len for case in both.cases()} == {7}
+    assert len(both.more) == 2
+
+
+def test_the_preset_of_cells_has_every_cell() -> None:
+    assert {case.cell for case in load_preset("cells").cases()} == set(CELL_NAMES)
+
+
+def test_what_is_not_measured_has_no_blocks(preset_file: Path) -> None:
+    none = {**VALID["sampling"], "cold_blocks": 0, "memory_blocks": 0}
+    sweep = load(preset_file, document({**VALID, "sampling": none}))
+    assert sweep is not None
+    assert sweep.sampling.counts() == {"steady": 3}
+    assert sweep.sampling.but(blocks=5).counts() == {"steady": 5}
+    assert plan.workers(sweep) > 0
+    for value in (-1, True, 1.5):
+        text = document({**VALID, "sampling": {**none, "cold_blocks": value}})
+        assert load(preset_file, text) is None
 
 
 @given(st.data())

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import backends
-from backends.api import Batch, Case, Unavailable, Unsupported, Weights
+from backends.api import CELL_NAMES, Batch, Case, Unavailable, Unsupported, Weights
 from backends.data import make_batch, make_weights
 from backends.reference.adapter import OracleRunner
 from backends.reference.network import expected
+from backends.stack import parameters
 from bench.outputs import check_forward, check_train, probe_gradients
 
 if backends.missing("tensorflow"):
@@ -25,9 +26,13 @@ if backends.missing("tensorflow"):
 CASE = Case(cell="lstm", seq_len=6, batch=4, inputs=3, hidden=5, forget_bias=0.7)
 RAGGED = replace(CASE, seq_len=4, lengths="ragged", initial_state="random", layers=2)
 
-GRAPHS = ("static", "dynamic", "dynamic-v2", "fused")
+GRAPHS = (
+    *("static", "dynamic", "dynamic-v2", "dynamic-time-major", "dynamic-swap"),
+    *("dynamic-parallel-1", "raw", "state-saving", "static-block", "dynamic-block"),
+    *("fused", "fused-v2"),
+)
 STRATEGIES = (*GRAPHS, "keras", "keras-unrolled", "xla")
-UNROLLED = ("static", "keras-unrolled")
+UNROLLED = ("static", "state-saving", "static-block", "keras-unrolled")
 
 V1_LOOP = {"Enter", "Exit", "NextIteration", "Switch", "Merge", "LoopCond"}
 V2_LOOP = {"While", "StatelessWhile"}
@@ -116,6 +121,152 @@ def test_fused_is_one_operation_a_layer(build: Any) -> None:
     types = op_types(build(RAGGED, "fused"))
     assert types["BlockLSTM"] == 2
     assert types["MatMul"] == 0
+
+
+@pytest.mark.parametrize("strategy", ["static-block", "dynamic-block", "fused", "fused-v2"])
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_a_block_operation_takes_the_place_of_a_product(
+    build: Any, strategy: str, mode: str
+) -> None:
+    case = replace(CASE, layers=2)
+    types = op_types(build(case, strategy, mode))
+    op = {"fused": "BlockLSTM", "fused-v2": "BlockLSTMV2"}.get(strategy, "LSTMBlockCell")
+    steps = case.seq_len if strategy == "static-block" else 1
+    assert types[op] == 2 * steps
+    assert types["MatMul"] == 0 or mode == "train"
+    grad = {"BlockLSTM": "BlockLSTMGrad", "BlockLSTMV2": "BlockLSTMGradV2"}.get(op, f"{op}Grad")
+    assert types[grad] == (2 * steps if mode == "train" else 0)
+
+
+def test_a_gru_has_its_own_block(build: Any) -> None:
+    types = op_types(build(replace(CASE, cell="gru", layers=2), "static-block", "train"))
+    assert types["GRUBlockCell"] == types["GRUBlockCellGrad"] == 2 * CASE.seq_len
+
+
+# --- the runners' options -------------------------------------------------------------------------
+
+
+def loops(runner: Any, attribute: str) -> set[Any]:
+    """The values of an attribute of the loops' entries, or of the stacks that their steps fill."""
+    ops = runner._graph.get_operations()
+    kind = "Enter" if attribute == "parallel_iterations" else "StackPushV2"
+    return {op.get_attr(attribute) for op in ops if op.type == kind}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parallel", "swap"),
+    [
+        ("dynamic", 32, False),
+        ("dynamic-time-major", 32, False),
+        ("dynamic-swap", 32, True),
+        ("dynamic-parallel-1", 1, False),
+    ],
+)
+def test_a_loop_has_the_options_of_its_name(
+    build: Any, strategy: str, parallel: int, swap: bool
+) -> None:
+    runner = build(RAGGED, strategy, "train")
+    assert parallel in loops(runner, "parallel_iterations")
+    assert loops(runner, "parallel_iterations") <= {parallel, 1}
+    assert loops(runner, "swap_memory") == {swap}
+
+
+def test_time_major_transposes_once_however_many_loops_there_are(build: Any) -> None:
+    case = replace(CASE, layers=3, direction="bidirectional")
+    plain, major = (
+        op_types(build(case, strategy))["Transpose"]
+        for strategy in ("dynamic", "dynamic-time-major")
+    )
+    assert major == 2
+    # Of each depth there are two loops.
+    assert plain == 3 * 2 * 2
+
+
+def test_raw_is_a_loop_that_reads_one_step_at_a_time(build: Any) -> None:
+    types = op_types(build(RAGGED, "raw"))
+    assert set(types) >= V1_LOOP
+    # The first step's input is read before the loop.
+    assert types["TensorArrayReadV3"] == 2
+    assert types["MatMul"] == 2
+
+
+@pytest.mark.parametrize("mode", ["forward", "train"])
+@pytest.mark.parametrize("case", [CASE, RAGGED, replace(RAGGED, direction="bidirectional")])
+def test_state_saving_leaves_the_final_state_with_its_saver(
+    build: Any, case: Case, mode: str
+) -> None:
+    runner = build(case, "state-saving", mode)
+    final = expected(case, make_weights(case), make_batch(case)).output.state
+    runner.sync(runner.forward() if mode == "forward" else runner.train())
+    saved = runner._network.saved
+    assert len(saved) == sum(len(layer) for layer in final)
+    for name, variable in saved.items():
+        place, _, part = name.partition("_")
+        with runner._graph.as_default():
+            read = variable.read_value()
+        found = runner._session.run(read)
+        np.testing.assert_allclose(found, final[int(place)][part], rtol=0, atol=1e-5)
+        assert np.abs(found).max() > 0
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+def trained_values(runner: Any) -> int:
+    return sum(int(np.prod(value.shape)) for value in runner._network.variables)
+
+
+def test_one_cell_as_every_layer_has_the_variables_of_one(build: Any) -> None:
+    """The tutorial's slip: `MultiRNNCell([cell] * n)`."""
+    case = replace(CASE, inputs=5, layers=3)
+    shared = build(replace(case, cell="lstm-shared"), "static")
+    assert trained_values(shared) * 3 == trained_values(build(case, "static"))
+    assert op_types(shared)["MatMul"] == 3 * case.seq_len
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_a_cell_has_as_many_values_as_its_parameters(build: Any, cell: str) -> None:
+    case = Case(cell=cell, seq_len=1, batch=2, inputs=4, hidden=4, layers=2)
+    assert trained_values(build(case, "dynamic")) == parameters(case)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_tensorflows_dropout_keeps_as_many_as_our_masks_do(variational: bool) -> None:
+    """What a wrapper draws itself: its statistics are those of the masks that are given."""
+    import tensorflow as tf
+
+    rnn_cell = tf.compat.v1.nn.rnn_cell
+    batch, width, keep = 200, 500, 0.7
+
+    class Echo(rnn_cell.RNNCell):  # type: ignore[name-defined, misc]
+        """Hands on inputs and state."""
+
+        state_size = output_size = width
+
+        def call(self, inputs: Any, state: Any) -> Any:
+            return inputs, state
+
+    with tf.Graph().as_default():
+        wrapped = rnn_cell.DropoutWrapper(
+            Echo(),
+            input_keep_prob=keep,
+            state_keep_prob=0.5,
+            variational_recurrent=variational,
+            input_size=tf.TensorShape([width]),
+            dtype=tf.float32,
+        )
+        ones = tf.ones([batch, width])
+        steps = [wrapped(ones, ones) for _ in range(2)]
+        with tf.compat.v1.Session() as session:
+            (first, state), (second, _) = session.run(steps)
+    for values, kept in ((first, keep), (state, 0.5)):
+        np.testing.assert_allclose(np.unique(values), [0, 1 / kept], rtol=1e-6)
+        # Five standard deviations of the fraction, of as many draws as there are.
+        draws = width if variational else batch * width
+        assert (values > 0).mean() == pytest.approx(kept, abs=5 * 0.5 / draws**0.5)
+    same = (first == second).all()
+    assert same == variational
+    assert (first == first[:1]).all() == variational
 
 
 @pytest.mark.parametrize("strategy", ["dynamic", "dynamic-v2"])
@@ -343,7 +494,7 @@ def test_forward_mode_has_no_gradients(build: Any) -> None:
 @pytest.mark.parametrize(
     ("case", "strategy", "error", "message"),
     [
-        (replace(CASE, cell="gru"), "fused", Unsupported, "cell gru: .* basic-lstm and lstm"),
+        (replace(CASE, cell="gru"), "fused", Unsupported, "cell gru: BlockLSTM computes an LSTM"),
         (replace(CASE, dtype="float64"), "fused", Unsupported, "dtype float64: .* float32"),
         (CASE, "scan", Unsupported, "strategy scan: tensorflow has static, dynamic, dynamic-v2"),
         (replace(CASE, device="tpu"), "static", Unavailable, "device tpu: TensorFlow sees cpu"),

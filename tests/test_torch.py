@@ -7,15 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import backends
 from backends import BACKENDS, Backend, Batch, Unavailable, Unsupported, Weights
-from backends.api import Case, CellName, Mode, Runner, unstaged
+from backends.api import CELL_NAMES, Case, Direction, Lengths, Mode, Runner, unstaged
 from backends.data import make_batch, make_weights
 from backends.reference.network import expected
+from backends.stack import layers, masks_of
 from bench.outputs import check_forward, check_train, probe_gradients
 
 torch = pytest.importorskip("torch")
@@ -23,6 +25,10 @@ torch = pytest.importorskip("torch")
 CASE = Case(cell="lstm", seq_len=5, batch=4, inputs=3, hidden=6, layers=2)
 RAGGED = replace(CASE, lengths="ragged", initial_state="random")
 TINY = replace(RAGGED, seq_len=2, layers=1)
+
+#: Nodes of a traced step. Figures of these cells are published: what cells have in options, those
+#: without any must not pay for.
+NODES_OF_A_STEP = {"rnn": 7, "basic-lstm": 20, "lstm": 20, "gru": 20, "gru-reset-after": 25}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +157,7 @@ class TestFixedShape:
             built.bind(make_batch(replace(CASE, batch=2)))
 
 
-@pytest.mark.parametrize("strategy", ["dynamic", "scripted", "fused"])
+@pytest.mark.parametrize("strategy", ["dynamic", "scripted", "fused", "packed"])
 def test_takes_any_length_and_batch(torch_backend: Backend, strategy: str) -> None:
     built = runner(torch_backend, strategy, RAGGED)
     for other in (replace(RAGGED, seq_len=9), replace(RAGGED, seq_len=1, batch=1)):
@@ -189,33 +195,105 @@ class TestTorchScript:
 
 
 class TestFused:
-    def test_reset_before_gru_is_refused(self, torch_backend: Backend) -> None:
-        with pytest.raises(Unsupported, match="after the product"):
-            torch_backend.build(replace(CASE, cell="gru"), "fused", "forward")
-
-    @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru-reset-after"])
-    def test_the_second_bias_is_not_trained_as_well(
-        self, torch_backend: Backend, cell: CellName
+    @pytest.mark.parametrize(
+        ("cell", "reason"),
+        [
+            ("gru", "nn.GRU applies the reset gate after the product"),
+            ("lstm-peephole", "nn.LSTM has no peepholes"),
+            ("lstm-clip", "nn.LSTM does not clip its cell, cell_clip=0.25"),
+            ("lstm-projection-clip", "does not clip its projection, projection_clip=0.1"),
+            ("lstm-relu", "nn.LSTM has tanh for its activation, not relu"),
+            ("residual-gru", "nn.GRU applies the reset gate after the product"),
+            ("mixed", "nn.GRU applies the reset gate after the product"),
+            ("dropout-lstm", "nn.LSTM takes no masks"),
+        ],
+    )
+    def test_another_function_is_refused(
+        self, torch_backend: Backend, cell: str, reason: str
     ) -> None:
-        case = replace(CASE, cell=cell, dtype="float64", forget_bias=0.7)
+        case = replace(CASE, cell=cell, inputs=CASE.hidden)
+        with pytest.raises(Unsupported, match=f"^cell {cell}: .*{reason}"):
+            torch_backend.build(case, "fused", "forward")
+
+    def test_a_projection_must_be_one(self, torch_backend: Backend) -> None:
+        case = replace(CASE, cell="lstm-projection", hidden=1)
+        with pytest.raises(Unsupported, match="less than its hidden units, 1, and not to 1"):
+            torch_backend.build(case, "fused", "forward")
+
+    def test_only_what_it_has_no_module_for_is_refused(self) -> None:
+        def taken(layers: int) -> set[str]:
+            cases = [replace(CASE, cell=c, inputs=CASE.hidden, layers=layers) for c in CELL_NAMES]
+            refusal = BACKENDS["torch"].refusal
+            return {case.cell for case in cases if refusal("fused", case, "train") is None}
+
+        modules = {"rnn", "rnn-relu", "basic-lstm", "lstm", "lstm-projection", "gru-reset-after"}
+        modules |= {"lstm-shared", "residual-lstm"}
+        assert taken(layers=2) == modules
+        # The second layer is what there is no module of.
+        assert taken(layers=1) == modules | {"mixed"}
+
+    @pytest.mark.parametrize(
+        ("cell", "direction", "count"),
+        [
+            ("lstm", "forward", 1),
+            ("lstm", "bidirectional", 1),
+            ("lstm", "two-stacks", 2),
+            ("lstm-shared", "forward", 1),
+            ("residual-lstm", "forward", 3),
+            ("residual-lstm", "two-stacks", 6),
+        ],
+    )
+    def test_layers_that_are_alike_are_one_module(
+        self, torch_backend: Backend, cell: str, direction: Direction, count: int
+    ) -> None:
+        case = replace(CASE, cell=cell, inputs=CASE.hidden, layers=3, direction=direction)
+        built = runner(torch_backend, "fused", case, "train")
+        modules = [module for way in built._modules for module in way]
+        assert len({id(module) for module in modules}) == count
+        assert len(built._parameters) == len(make_weights(case))
+
+    def test_sequences_are_packed_once_for_all_modules(
+        self, torch_backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from torch.nn.utils.rnn import pack_padded_sequence
+
+        from backends.torch import fused
+
+        packed = []
+
+        def pack(*arguments: Any, **options: Any) -> Any:
+            packed.append(arguments)
+            return pack_padded_sequence(*arguments, **options)
+
+        monkeypatch.setattr(fused, "pack_padded_sequence", pack)
+        case = replace(CASE, cell="residual-lstm", inputs=CASE.hidden, layers=3, lengths="ragged")
+        runner(torch_backend, "fused", case, "forward").forward()
+        assert len(packed) == 1
+
+    @pytest.mark.parametrize("cell", ["rnn", "lstm", "lstm-projection", "gru-reset-after"])
+    def test_the_second_bias_is_not_trained_as_well(
+        self, torch_backend: Backend, cell: str
+    ) -> None:
+        case = replace(CASE, cell=cell, dtype="float64", forget_bias=0.7, direction="bidirectional")
         batch = replace(make_batch(case), learning_rate=0.5)
         built = runner(torch_backend, "fused", case, "train")
         built.bind(batch)
         built.train()
         built.train()
         assert_weights(built.weights(), oracle_steps(case, batch, 2), atol=1e-12)
-        constant = {"rnn": [0.0], "lstm": [0.0, 0.7, 0.0, 0.0], "gru-reset-after": [0.0, 0.0]}[cell]
-        for layer in range(case.layers):
-            bias_hh = built._parameter("bias_hh", layer).detach().numpy()
-            got = bias_hh[: len(constant) * case.hidden]
+        forget = [0.0, 0.7, 0.0, 0.0]
+        constant = {"rnn": [0.0], "gru-reset-after": [0.0, 0.0]}.get(cell, forget)
+        for parameters in built._parameters:
+            got = parameters["bias_hh"].detach().numpy()[: len(constant) * case.hidden]
             np.testing.assert_array_equal(got, np.repeat(constant, case.hidden))
 
-    @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru-reset-after"])
+    @pytest.mark.parametrize("cell", ["rnn", "lstm", "lstm-projection", "gru-reset-after"])
+    @pytest.mark.parametrize("direction", ["forward", "bidirectional", "two-stacks"])
     def test_an_empty_sequence_keeps_its_state(
-        self, torch_backend: Backend, cell: CellName
+        self, torch_backend: Backend, cell: str, direction: Direction
     ) -> None:
         # pack_padded_sequence refuses a length of 0.
-        case = replace(RAGGED, cell=cell)
+        case = replace(RAGGED, cell=cell, direction=direction)
         batch = replace(make_batch(case), lengths=np.array([3, 0, 2, 0], np.int32))
         assert_forward(runner(torch_backend, "fused", case), case, batch)
         trained = runner(torch_backend, "fused", case, "train")
@@ -224,7 +302,162 @@ class TestFused:
         assert check_train(case, loss, gradients, expected(case, weights, batch)).fault is None
 
 
-@pytest.mark.parametrize("strategy", ["dynamic", "traced", "scripted", "fused"])
+class TestPacked:
+    """`fused` with sequences that are packed whatever their lengths."""
+
+    @pytest.mark.parametrize(
+        ("strategy", "lengths", "packs"),
+        [
+            ("packed", "full", True),
+            ("packed", "ragged", True),
+            ("fused", "full", False),
+            ("fused", "ragged", True),
+        ],
+    )
+    def test_packs_full_lengths_too(
+        self,
+        torch_backend: Backend,
+        monkeypatch: pytest.MonkeyPatch,
+        strategy: str,
+        lengths: Lengths,
+        packs: bool,
+    ) -> None:
+        from backends.torch import fused
+
+        packed: list[list[int]] = []
+
+        def pack(x, lengths, **options):
+            packed.append(lengths.tolist())
+            return torch.nn.utils.rnn.pack_padded_sequence(x, lengths, **options)
+
+        monkeypatch.setattr(fused, "pack_padded_sequence", pack)
+        case = replace(CASE, lengths=lengths)
+        batch = make_batch(case)
+        built = runner(torch_backend, strategy, case)
+        assert_forward(built, case, batch)
+        full = [case.seq_len] * case.batch
+        wanted = full if batch.lengths is None else batch.lengths.tolist()
+        assert packed == ([wanted] if packs else [])
+
+    def test_refuses_what_fused_refuses(self) -> None:
+        case = replace(CASE, cell="lstm-peephole")
+        of = BACKENDS["torch"].refusal
+        assert of("packed", case, "forward") == of("fused", case, "forward") is not None
+        assert of("dynamic", case, "forward") is None
+
+
+class TestSteps:
+    """What TorchScript and a trace make of a step."""
+
+    @pytest.mark.parametrize("cell", list(NODES_OF_A_STEP))
+    def test_options_that_a_cell_has_not_cost_nothing(
+        self, torch_backend: Backend, cell: str
+    ) -> None:
+        case = replace(CASE, cell=cell, layers=1)
+        shorter, longer = (
+            torch_backend.build(replace(case, seq_len=t), "traced", "forward").program_size()
+            for t in (2, 3)
+        )
+        nodes = longer["nodes"] - shorter["nodes"]
+        assert nodes == NODES_OF_A_STEP[cell]
+
+    def test_a_scripted_step_decides_nothing(self, torch_backend: Backend) -> None:
+        """Every `if` on an option is resolved where the step is compiled."""
+        from backends.torch.torchscript import deprecated_jit
+        from backends.torch.wrappers import make_step
+
+        for cell in CELL_NAMES:
+            case = replace(CASE, cell=cell, inputs=CASE.hidden, layers=1)
+            with deprecated_jit("script"):
+                graph = torch.jit.script(make_step(layers(case)[0])).inlined_graph
+            assert not graph.findAllNodes("prim::If"), cell
+            assert not graph.findAllNodes("prim::Loop"), cell
+
+
+class TestDropout:
+    """torch's own dropout has the distribution of the specification, which is given its masks.
+
+    That is: every entry is kept with probability `keep`, independently of all others and of those
+    of other steps, and what is kept is divided by `keep`.
+    """
+
+    KEEP = 0.7
+    B, T, H = 16, 50, 25
+
+    @pytest.fixture(params=["functional", "between-layers"])
+    def masks(self, request: pytest.FixtureRequest) -> np.ndarray:
+        """Masks [B, T, H] that torch has drawn."""
+        torch.manual_seed(0)
+        x = torch.ones(self.B, self.T, self.H)
+        if request.param == "functional":
+            return torch.nn.functional.dropout(x, 1 - self.KEEP, training=True).numpy()
+        return self.through_layers(x, dropout=1 - self.KEEP)
+
+    def through_layers(self, x: torch.Tensor, dropout: float) -> np.ndarray:
+        """Outputs of a module of two layers that hand on what they are given."""
+        module = torch.nn.RNN(
+            self.H,
+            self.H,
+            num_layers=2,
+            nonlinearity="relu",
+            bias=False,
+            batch_first=True,
+            dropout=dropout,
+        )
+        with torch.no_grad():
+            for layer in range(2):
+                getattr(module, f"weight_ih_l{layer}").copy_(torch.eye(self.H))
+                getattr(module, f"weight_hh_l{layer}").zero_()
+            return module(x)[0].numpy()
+
+    def assert_binomial(self, seen: np.ndarray, probability: float) -> None:
+        """The fraction that is true is within five standard deviations of its expectation."""
+        bound = 5 * np.sqrt(probability * (1 - probability) / seen.size)
+        assert abs(seen.mean() - probability) < bound
+
+    def given(self) -> np.ndarray:
+        """Masks [B, T, H] as this project draws them: the last part of a dropout cell's columns."""
+        case = Case(cell="dropout-lstm", seq_len=self.T, batch=self.B, inputs=self.H, hidden=self.H)
+        masks = make_batch(case).x[:, :, case.inputs :]
+        assert [keep for _, keep in masks_of(layers(case)[0]).values()] == [0.8, 0.9, self.KEEP]
+        return masks[:, :, -self.H :]
+
+    def test_what_is_kept_is_divided_by_the_probability(self, masks: np.ndarray) -> None:
+        for drawn in (masks, self.given()):
+            kept = drawn[drawn != 0]
+            np.testing.assert_allclose(kept, 1 / self.KEEP, rtol=1e-6)
+            self.assert_binomial(drawn != 0, self.KEEP)
+
+    def test_each_step_and_each_sequence_has_its_own(self, masks: np.ndarray) -> None:
+        same = self.KEEP**2 + (1 - self.KEEP) ** 2
+        for drawn in (masks, self.given()):
+            kept = drawn != 0
+            # Pairs that share no entry, so that they are independent.
+            self.assert_binomial(kept[:, 0::2] == kept[:, 1::2], same)
+            self.assert_binomial(kept[0::2] == kept[1::2], same)
+            self.assert_binomial(kept[:, :, 0:-1:2] == kept[:, :, 1::2], same)
+
+    def test_each_call_has_its_own(self) -> None:
+        torch.manual_seed(0)
+        x = torch.ones(self.B, self.T, self.H)
+        first, second = (
+            torch.nn.functional.dropout(x, 1 - self.KEEP).numpy() != 0 for _ in range(2)
+        )
+        self.assert_binomial(first == second, self.KEEP**2 + (1 - self.KEEP) ** 2)
+
+    def test_a_module_drops_between_its_layers_alone(self) -> None:
+        """With the last layer's outputs nothing is done: one layer drops nothing, torch warns."""
+        with pytest.warns(UserWarning, match="dropout option adds dropout after all but last"):
+            module = torch.nn.LSTM(self.H, self.H, dropout=1 - self.KEEP, batch_first=True)
+        x = torch.ones(2, 3, self.H)
+        first, second = (module(x)[0] for _ in range(2))
+        assert torch.equal(first, second)
+        assert first.ne(0).all()
+        # The second of two layers hands all of its ones on: what is dropped is between them.
+        np.testing.assert_array_equal(self.through_layers(x, dropout=0.0), x.numpy())
+
+
+@pytest.mark.parametrize("strategy", ["dynamic", "traced", "scripted", "fused", "packed"])
 class TestEveryStrategy:
     def test_weights_come_back_bit_for_bit(self, torch_backend: Backend, strategy: str) -> None:
         # A forget bias folded into b and taken out again would be off by a rounding.
