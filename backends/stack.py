@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from backends.cells import CELLS, Entry
-from backends.spec import Cell, Dropout, Shape, Wrapper
+from backends.spec import Cell, Dropout, Residual, Shape, Wrapper
 
 if TYPE_CHECKING:
     from backends.api import Case
@@ -56,6 +56,10 @@ class Layer:
         assert isinstance(self.cell, Wrapper)
         inputs = self.cell.inner_inputs(self.inputs, self.hidden)
         return replace(self, cell=self.cell.cell, inputs=inputs, masks=0)
+
+    def plain(self) -> Layer:
+        """The layer that a residual is around, or this one."""
+        return self.inner() if isinstance(self.cell, Residual) else self
 
     def of(self, kind: type[C]) -> C:
         """The cell, as the kind that it is."""
@@ -122,6 +126,27 @@ def _with_masks(stack: list[Layer]) -> tuple[Layer, ...]:
         columns += sum(width for width, _ in masks_of(layer).values())
         result.append(replace(layer, masks=columns))
     return tuple(reversed(result))
+
+
+def rows(case: Case) -> list[tuple[Layer, ...]]:
+    """The layers of each depth: one, or the one that reads forward and the one that does not."""
+    stack = layers(case)
+    ways = len(stack) // case.layers
+    return [stack[first : first + ways] for first in range(0, len(stack), ways)]
+
+
+def levels(case: Case) -> list[list[range]]:
+    """Which layers can share a loop over time, by their places in `layers(case)`.
+
+    Stacks of one level read the same inputs, and their outputs side by side are what the next level
+    reads.
+    """
+    count = len(layers(case))
+    if case.direction == "forward":
+        return [[range(count)]]
+    if case.direction == "two-stacks":
+        return [[range(0, count, 2), range(1, count, 2)]]
+    return [[range(fw, fw + 1), range(fw + 1, fw + 2)] for fw in range(0, count, 2)]
 
 
 def masks_of(layer: Layer) -> dict[str, tuple[int, float]]:

@@ -15,7 +15,7 @@ from backends.api import Case
 from backends.jax.cells import Arrays
 from backends.jax.support import UNROLL_FACTORS
 from backends.jax.wrappers import make_step
-from backends.stack import Layer, layers
+from backends.stack import Layer, layers, levels
 
 #: Fused weights of each set, or the state of each layer, by name.
 Layers = tuple[Arrays, ...]
@@ -137,20 +137,6 @@ def run(
             sides.append(outputs)
         x = sides[0] if len(sides) == 1 else jnp.concatenate(sides, axis=-1)
     return x, tuple(final[place] for place in range(len(final)))
-
-
-def levels(case: Case) -> list[list[range]]:
-    """Which layers share a loop over time, by their places in `layers(case)`.
-
-    Stacks of one level read the same inputs, and their outputs side by side are what the next level
-    reads. Both directions of a depth are neighbours among the layers.
-    """
-    count = len(layers(case))
-    if case.direction == "forward":
-        return [[range(count)]]
-    if case.direction == "two-stacks":
-        return [[range(0, count, 2), range(1, count, 2)]]
-    return [[range(fw, fw + 1), range(fw + 1, fw + 2)] for fw in range(0, count, 2)]
 
 
 def _run_stack(

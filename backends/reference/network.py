@@ -11,7 +11,7 @@ import numpy
 from backends.api import Array, Batch, Case, Expected, Output, State, Weights
 from backends.data import check_batch, initial_state
 from backends.reference.cells import Arrays, make_step
-from backends.stack import Layer, layers
+from backends.stack import Layer, rows
 
 
 def _as64(parts: Weights | State) -> tuple[dict[str, Array], ...]:
@@ -51,21 +51,18 @@ def _run(case: Case, weights: Any, batch: Batch) -> tuple[Any, tuple[Arrays, ...
     b, t = batch.x.shape[:2]
     lengths = numpy.full(b, t) if batch.lengths is None else numpy.asarray(batch.lengths)
     x = numpy.asarray(batch.x, numpy.float64)
-    below: list[list[Any]] = []
-    row: list[list[Any]] = []
+    values = [list(numpy.moveaxis(x, 1, 0))]
+    state = _as64(initial_state(case, batch))
     final: list[Arrays] = []
-    sources = [list(numpy.moveaxis(x, 1, 0))]
-    for layer, start in zip(layers(case), _as64(initial_state(case, batch)), strict=True):
-        if layer.depth > 0 and not row:
-            sources = below
-        values = sources[len(row) % len(sources)]
-        outputs, state = _run_layer(layer, weights[layer.weights], values, lengths, start)
-        row.append(outputs)
-        final.append(state)
-        if len(row) == (1 if case.direction == "forward" else 2):
-            below = row if case.direction == "two-stacks" else [_side_by_side(row)]
-            row = []
-    return np.stack(_side_by_side(below), axis=1), tuple(final)
+    for row in rows(case):
+        outputs = []
+        for way, layer in enumerate(row):
+            w, source = weights[layer.weights], values[way % len(values)]
+            y, end = _run_layer(layer, w, source, lengths, state[len(final)])
+            outputs.append(y)
+            final.append(end)
+        values = outputs if case.direction == "two-stacks" else [_side_by_side(outputs)]
+    return np.stack(_side_by_side(values), axis=1), tuple(final)
 
 
 def _side_by_side(row: list[list[Any]]) -> list[Any]:

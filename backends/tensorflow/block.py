@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -10,7 +10,7 @@ import tensorflow as tf
 from backends.api import Array, Case, LayerWeights, Weights
 from backends.layout import Fused, Layout, pack, unpack
 from backends.spec import Lstm, Residual
-from backends.stack import Layer, layers, weight_layers
+from backends.stack import Layer, layers, rows, weight_layers
 from backends.tensorflow.blockcells import op_clip
 from backends.tensorflow.layout import own_layout
 from backends.tensorflow.network import StateTensors, Tensor, reversed_in_place, variable
@@ -53,12 +53,12 @@ class BlockLstm:
         steps = tf.shape(x)[1]
         longest = steps if lengths is None else tf.reduce_max(lengths)
         value = tf.transpose(x, [1, 0, 2])  # [T, B, D]
-        widths = {layer.hidden for layer in self._stack if not _lstm(layer).peepholes}
+        widths = {layer.hidden for layer in self._stack if not layer.plain().of(Lstm).peepholes}
         no_peephole = {width: tf.zeros([width], self._case.dtype) for width in widths}
         final: list[Tensors] = []
         starts = iter(state)
         below = [value] * self._ways
-        for row in self._rows():
+        for row in rows(self._case):
             found = [
                 self._run(layer, values, lengths, longest, next(starts), no_peephole)
                 for layer, values in zip(row, below, strict=True)
@@ -73,11 +73,6 @@ class BlockLstm:
             alive = tf.sequence_mask(lengths, steps)[:, :, tf.newaxis]
             outputs = tf.where(alive, outputs, tf.zeros_like(outputs))
         return outputs, tuple(final)
-
-    def _rows(self) -> Iterator[tuple[Layer, ...]]:
-        """The layers of each depth: one, or forward and backward."""
-        for first in range(0, len(self._stack), self._ways):
-            yield self._stack[first : first + self._ways]
 
     def _run(
         self,
@@ -123,7 +118,7 @@ class BlockLstm:
 
     def layout(self, layer: Layer) -> Layout:
         """The variables of a layer: LSTMCell's, with the gates in the operation's order."""
-        own = own_layout(layer.inner() if isinstance(layer.cell, Residual) else layer)
+        own = own_layout(layer.plain())
         return {
             name: Fused(fused.kinds, self.gates) if len(fused.gates) > 1 else fused
             for name, fused in own.items()
@@ -193,11 +188,6 @@ def _block_lstm_v2_gradient(op: Any, *gradients: Tensor) -> tuple[Tensor | None,
         use_peephole=op.get_attr("use_peephole"),
     )
     return None, *found
-
-
-def _lstm(layer: Layer) -> Lstm:
-    """The LSTM of a layer, that in its residual if it is one."""
-    return _lstm(layer.inner()) if isinstance(layer.cell, Residual) else layer.of(Lstm)
 
 
 def _side_by_side(row: Sequence[Tensor]) -> Tensor:

@@ -13,89 +13,56 @@ import tensorflow as tf
 
 from backends.spec import BasicLstm, Cell, Gru, Lstm
 from backends.stack import Layer
-from backends.tensorflow.layout import own_layout
-
-rnn_cell = tf.compat.v1.nn.rnn_cell
-RNNCell: Any = rnn_cell.RNNCell
-
-Tensor = Any
+from backends.tensorflow.stepcell import Step, StepCell, Tensor, Tensors
 
 
-class _BlockCell(RNNCell):
-    """A cell with the variables of its layer's layout."""
-
-    def __init__(self, layer: Layer, dtype: str) -> None:
-        super().__init__(dtype=dtype)
-        self._spec = layer
-
-    @property
-    def output_size(self) -> int:
-        return self._spec.hidden
-
-    def build(self, _inputs_shape: Any) -> None:
-        """Create the variables."""
-        self._own = {
-            name: self.add_weight(name, shape=list(fused.shape(self._spec.blocks)))
-            for name, fused in own_layout(self._spec).items()
-        }
-        self.built = True
-
-
-class LstmBlockCell(_BlockCell):
+def lstm_block(layer: Layer) -> Step:
     """LSTM: c' = s(f + forget_bias) c + s(i) tanh(g), clipped;  y = h' = s(o) tanh(c').
 
     i, g, f, o = [x, h] K + b; with peepholes i and f see c, and o sees c'. The gradient is that of
     no clip.
     """
+    cell = layer.of(Lstm)
 
-    @property
-    def state_size(self) -> Any:
-        return rnn_cell.LSTMStateTuple(c=self._spec.hidden, h=self._spec.hidden)
-
-    def call(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Output [B, H] and new state for inputs [B, I] and a state (c, h)."""
-        cell, w = self._spec.of(Lstm), self._own
+    def step(w: Tensors, x: Tensor, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         # The operation wants peepholes, and does not read them where they are off.
-        absent = None if cell.peepholes else tf.zeros([self._spec.hidden], self.dtype)
-        c, h = state
+        absent = None if cell.peepholes else tf.zeros([layer.hidden], x.dtype)
         block = tf.raw_ops.LSTMBlockCell(
-            x=inputs,
-            cs_prev=c,
-            h_prev=h,
+            x=x,
+            cs_prev=state["c"],
+            h_prev=state["h"],
             w=w["kernel"],
             wci=w.get("w_i_diag", absent),
             wcf=w.get("w_f_diag", absent),
             wco=w.get("w_o_diag", absent),
             b=w["bias"],
-            forget_bias=self._spec.forget_bias,
+            forget_bias=layer.forget_bias,
             cell_clip=op_clip(cell),
             use_peephole=cell.peepholes,
         )
-        return block.h, rnn_cell.LSTMStateTuple(c=block.cs, h=block.h)
+        return block.h, {"c": block.cs, "h": block.h}
+
+    return step
 
 
-class GruBlockCell(_BlockCell):
+def gru_block(_layer: Layer) -> Step:
     """GRU, reset before the product: c = tanh([x, r h] K_c + b_c);  y = h' = u h + (1 - u) c.
 
     r, u = s([x, h] K + b).
     """
 
-    @property
-    def state_size(self) -> int:
-        return self._spec.hidden
-
-    def call(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Output and new state, both [B, H], for inputs [B, I] and state [B, H]."""
-        w = self._own
+    def step(w: Tensors, x: Tensor, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         new = tf.raw_ops.GRUBlockCell(
-            x=inputs,
-            h_prev=state,
+            x=x,
+            h_prev=state["h"],
             w_ru=w["gates/kernel"],
             w_c=w["candidate/kernel"],
             b_ru=w["gates/bias"],
             b_c=w["candidate/bias"],
         ).h
-        return new, new
+        return new, {"h": new}
+
+    return step
 
 
 def op_clip(cell: Lstm) -> float:
@@ -106,10 +73,10 @@ def op_clip(cell: Lstm) -> float:
     return -1.0 if cell.cell_clip is None else cell.cell_clip
 
 
-_CELLS: dict[type[Cell], Callable[[Layer, str], _BlockCell]] = {
-    Lstm: LstmBlockCell,
-    BasicLstm: LstmBlockCell,
-    Gru: GruBlockCell,
+_STEPS: dict[type[Cell], Callable[[Layer], Step]] = {
+    Lstm: lstm_block,
+    BasicLstm: lstm_block,
+    Gru: gru_block,
 }
 
 
@@ -119,7 +86,7 @@ def make_block_cell(layer: Layer, dtype: str) -> Any:
     For layers that `backends.tensorflow.blocksupport.block_cell_refusal` does not refuse and that
     are no wrappers.
     """
-    return _CELLS[type(layer.cell)](layer, dtype)
+    return StepCell(layer, dtype, _STEPS[type(layer.cell)](layer))
 
 
 # --- gradients ------------------------------------------------------------------------------------

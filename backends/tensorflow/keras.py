@@ -12,7 +12,7 @@ import tensorflow as tf
 from backends.api import Array, Case, LayerWeights, Weights
 from backends.layout import Fused
 from backends.spec import GruResetAfter, Lstm, Residual, Rnn
-from backends.stack import Layer, layers, weight_layers
+from backends.stack import Layer, rows, weight_layers
 from backends.tensorflow.network import StateTensors, Tensor, reversed_in_place
 
 
@@ -25,10 +25,10 @@ class KerasStack:
     """
 
     def __init__(self, case: Case, *, unroll: bool) -> None:
-        self._stack = layers(case)
+        self._rows = rows(case)
         self._sets = weight_layers(case)
         self._independent = case.direction == "two-stacks"
-        self._layers = [_make_layer(_plain(layer), case.dtype, unroll) for layer in self._sets]
+        self._layers = [_make_layer(layer.plain(), case.dtype, unroll) for layer in self._sets]
         for spec, layer in zip(self._sets, self._layers, strict=True):
             layer.build((case.batch, case.seq_len if unroll else None, spec.inputs))
 
@@ -44,18 +44,17 @@ class KerasStack:
         self, x: Tensor, lengths: Tensor | None, state: StateTensors
     ) -> tuple[Tensor, StateTensors]:
         final: list[Any] = []
-        ways = [spec for spec in self._stack if spec.depth == 0]
-        values = [x for _ in ways]
+        values = [x]
         mask = None if lengths is None else tf.sequence_mask(lengths, tf.shape(x)[1])
-        for depth in range(len(self._stack) // len(ways)):
+        for specs in self._rows:
             row = []
-            for way, value in enumerate(values):
-                place = depth * len(ways) + way
-                output, end = self._run(self._stack[place], value, lengths, mask, state[place])
+            for way, spec in enumerate(specs):
+                value = values[way % len(values)]
+                output, end = self._run(spec, value, lengths, mask, state[len(final)])
                 row.append(output)
                 final.append(end)
-            values = row if self._independent else [_side_by_side(row) for _ in ways]
-        return _side_by_side(values) if self._independent else values[0], tuple(final)
+            values = row if self._independent else [_side_by_side(row)]
+        return _side_by_side(values), tuple(final)
 
     def _run(
         self, spec: Layer, x: Tensor, lengths: Tensor | None, mask: Tensor | None, start: Any
@@ -76,12 +75,12 @@ class KerasStack:
         return [
             value
             for spec, given in zip(self._sets, weights, strict=True)
-            for value in _pack_layer(_plain(spec), given)
+            for value in _pack_layer(spec.plain(), given)
         ]
 
     def unpack(self, values: Sequence[Array]) -> Weights:
         return tuple(
-            _unpack_layer(_plain(spec), *values[3 * number : 3 * number + 3])
+            _unpack_layer(spec.plain(), *values[3 * number : 3 * number + 3])
             for number, spec in enumerate(self._sets)
         )
 
@@ -92,7 +91,7 @@ class KerasStack:
         """
         projected = list(gradients)
         for number, spec in enumerate(self._sets):
-            if isinstance(_plain(spec).cell, GruResetAfter):
+            if isinstance(spec.plain().cell, GruResetAfter):
                 bias = projected[3 * number + 2]
                 trained = np.ones((2, 3 * spec.hidden), bias.dtype.as_numpy_dtype)
                 trained[1, : 2 * spec.hidden] = 0
@@ -102,11 +101,6 @@ class KerasStack:
 
 def _side_by_side(values: Sequence[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else tf.concat(values, axis=2)
-
-
-def _plain(layer: Layer) -> Layer:
-    """A layer without the residual around it."""
-    return layer.inner() if isinstance(layer.cell, Residual) else layer
 
 
 def _state_names(layer: Layer) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from backends.api import Array, Case, Weights
 from backends.layout import pack, unpack
 from backends.spec import Wrapper
-from backends.stack import Layer, layers, weight_layers
+from backends.stack import Layer, layers, levels, weight_layers
 from backends.tensorflow.cells import legacy_warnings_ignored, make_cell, rnn_cell
 from backends.tensorflow.layout import layout
 from backends.tensorflow.network import StateTensors, Tensor, reversed_in_place, variable
@@ -24,7 +24,7 @@ nn = tf.compat.v1.nn
 class Way:
     """Layers that go over time together, by their places in `layers`: one cell, or a stack."""
 
-    places: tuple[int, ...]
+    places: Sequence[int]
     cell: Any
 
     def state(self, flat: Sequence[Any]) -> Any:
@@ -51,10 +51,10 @@ class CellNetwork:
             self._cells = [make(layer, case.dtype) for layer in self._sets]
             self._calls = [
                 tuple(Way(places=places, cell=self._joined(places)) for places in call)
-                for call in _calls(case)
+                for call in levels(case)
             ]
 
-    def _joined(self, places: tuple[int, ...]) -> Any:
+    def _joined(self, places: Sequence[int]) -> Any:
         cells = [self._cells[self._stack[place].weights] for place in places]
         return cells[0] if len(cells) == 1 else rnn_cell.MultiRNNCell(cells)
 
@@ -118,12 +118,12 @@ class CellNetwork:
         }
 
     def _enter(self, x: Tensor) -> Any:
-        """What goes from call to call, of x [B, T, D]."""
-        return x
+        """What goes from call to call, of x [B, T, D]: with time where `time_axis` says."""
+        return tf.transpose(x, [1, 0, 2]) if self.time_axis == 0 else x
 
     def _leave(self, values: Any) -> Tensor:
         """The inverse of `_enter`."""
-        return values
+        return tf.transpose(values, [1, 0, 2]) if self.time_axis == 0 else values
 
     def _one(
         self, way: Way, values: Any, lengths: Tensor | None, start: Any, scope: str | None
@@ -153,18 +153,6 @@ class CellNetwork:
         return tf.concat([fw, bw], axis=2)
 
 
-def _calls(case: Case) -> list[tuple[tuple[int, ...], ...]]:
-    """The places of the layers that one call carries over time: of one way, or of both."""
-    places = tuple(range(len(layers(case))))
-    match case.direction:
-        case "forward":
-            return [(places,)]
-        case "two-stacks":
-            return [(places[::2], places[1::2])]
-        case "bidirectional":
-            return [((fw,), (fw + 1,)) for fw in places[::2]]
-
-
 def _trained(cell: Any) -> list[Tensor]:
     """A cell's variables, then those of the cell in it, which TensorFlow's wrappers do not know."""
     own = list(cell.trainable_weights)
@@ -181,14 +169,18 @@ def _unwrapped(layer: Layer, cell: Any) -> Any:
     return cell
 
 
-class StaticRnn(CellNetwork):
-    """`static_rnn` over the list of a sequence's steps: the cell's operations T times."""
+class StepsNetwork(CellNetwork):
+    """Calls take and give the list of a sequence's steps."""
 
     def _enter(self, x: Tensor) -> list[Tensor]:
         return tf.unstack(x, axis=1)
 
     def _leave(self, values: list[Tensor]) -> Tensor:
         return tf.stack(values, axis=1)
+
+
+class StaticRnn(StepsNetwork):
+    """`static_rnn` over the steps: the cell's operations T times."""
 
     def _one(
         self, way: Way, values: Any, lengths: Tensor | None, start: Any, scope: str | None
@@ -241,12 +233,6 @@ class DynamicRnn(CellNetwork):
             "swap_memory": swap_memory,
         }
 
-    def _enter(self, x: Tensor) -> Tensor:
-        return tf.transpose(x, [1, 0, 2]) if self.time_axis == 0 else x
-
-    def _leave(self, values: Tensor) -> Tensor:
-        return self._enter(values)
-
     def _one(
         self, way: Way, values: Any, lengths: Tensor | None, start: Any, scope: str | None
     ) -> tuple[Any, Any]:
@@ -295,12 +281,6 @@ class RawRnn(CellNetwork):
 
     time_axis = 0
 
-    def _enter(self, x: Tensor) -> Tensor:
-        return tf.transpose(x, [1, 0, 2])
-
-    def _leave(self, values: Tensor) -> Tensor:
-        return tf.transpose(values, [1, 0, 2])
-
     def _one(
         self, way: Way, values: Any, lengths: Tensor | None, start: Any, scope: str | None
     ) -> tuple[Any, Any]:
@@ -325,7 +305,7 @@ def _loop(inputs: Any, values: Tensor, ends: Tensor, start: Any) -> Callable[...
     return loop_fn
 
 
-class StateSavingRnn(CellNetwork):
+class StateSavingRnn(StepsNetwork):
     """`static_state_saving_rnn`: `static_rnn` that takes its state from a saver and leaves it so.
 
     The saver reads the bound initial state and writes the final one into variables, as between the
@@ -339,12 +319,6 @@ class StateSavingRnn(CellNetwork):
             for place, layer in enumerate(self._stack)
             for name, width in layer.state.items()
         }
-
-    def _enter(self, x: Tensor) -> list[Tensor]:
-        return tf.unstack(x, axis=1)
-
-    def _leave(self, values: list[Tensor]) -> Tensor:
-        return tf.stack(values, axis=1)
 
     def _one(
         self, way: Way, values: Any, lengths: Tensor | None, start: Any, scope: str | None

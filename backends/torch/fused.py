@@ -117,7 +117,7 @@ class _Module:
         both = case.direction == "bidirectional"
         first = members[0]
         self.residual = isinstance(first.cell, Residual)
-        plain = [layer.inner() if self.residual else layer for layer in members]
+        plain = [layer.plain() for layer in members]
         self.state_names = tuple(reversed(first.state))
         self.directions = 2 if both else 1
         self.module = _module(

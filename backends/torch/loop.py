@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backends.api import Array, Batch, Case, Mode, Stage, State, Unsupported, Weights
 from backends.layout import pack, unpack
-from backends.stack import Layer, layers, weight_layers
+from backends.stack import Layer, layers, rows, weight_layers
 from backends.torch.layout import forget_biases, layout
 from backends.torch.network import (
     Function,
@@ -44,10 +44,10 @@ def network_function(
 
     `carry` makes what carries a layer over time. Each call returns new function objects.
     """
-    rows: list[list[Part]] = [[] for _ in range(case.layers)]
-    for layer in layers(case):
-        rows[layer.depth].append((carry(layer), layer.weights, layer.reverse))
-    forward = forward_function(rows, independent=case.direction == "two-stacks")
+    parts: list[list[Part]] = [
+        [(carry(layer), layer.weights, layer.reverse) for layer in row] for row in rows(case)
+    ]
+    forward = forward_function(parts, independent=case.direction == "two-stacks")
     return forward if mode == "forward" else loss_function(forward)
 
 
