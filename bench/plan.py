@@ -108,9 +108,10 @@ def _said(sweep: Sweep, jobs: Iterable[Job]) -> Iterator[str]:
     """The strategies that run, then those that do not with what keeps each from it."""
     found: dict[str, list[str]] = {"": [], "capped: ": [], "unsupported: ": []}
     for job in jobs:
-        kept = "" if sweep.runs(job) else "capped: "
         if refusal(job.implementation, job.case, job.mode) is not None:
             kept = "unsupported: "
+        else:
+            kept = "" if sweep.cap(job) is None else "capped: "
         found[kept].append(_entry(job).strategy.name)
     yield from (f"{kept}{', '.join(names)}" for kept, names in found.items() if names)
 

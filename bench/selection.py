@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from backends import IMPLEMENTATIONS, install_line, missing
-from bench.axes import RANKED, Axes
+from backends import install_line, missing
+from bench.axes import Axes
 from bench.errors import UsageError
 from bench.preset import load_preset
+from bench.support import compared
 from bench.sweep import Sweep
 
 
@@ -72,8 +73,7 @@ def _first_present(sweep: Sweep) -> str | None:
 
 
 def _strategies(backend: str) -> list[str]:
-    entries = IMPLEMENTATIONS.values()
-    return [e.strategy.name for e in entries if e.backend == backend and e.kind in RANKED]
+    return [entry.strategy.name for entry in compared(backend)]
 
 
 def absent_backends(sweep: Sweep) -> dict[str, str]:

@@ -84,7 +84,7 @@ class Sweep:
     def runs(self, job: Job) -> bool:
         """Whether neither this sweep nor the implementation itself leaves a job out."""
         refused = refusal(job.implementation, job.case, job.mode)
-        return self.cap(job) is None and refused is None
+        return refused is None and self.cap(job) is None
 
     def longest(self, job: Job) -> int | None:
         """The T at which this sweep stops the job's implementation and mode; None: nowhere."""
@@ -112,9 +112,8 @@ class Sweep:
 
         One job of each backend, mode and device: the strategy that the others are compared with, in
         the middle one of the cases that it runs, among those that most of its backend express. In
-        steady state one backend also has
-        a second worker with all that the first one holds, so that both have the same neighbours:
-        what differs between processes does so across frameworks too.
+        steady state one backend also has a second worker with all that the first one holds, so that
+        both have the same neighbours: what differs between processes does so across frameworks too.
         """
         twins: list[Job] = []
         chosen = self.implementations()
@@ -189,10 +188,11 @@ class Sweep:
 
 def _shortest(cases: Sequence[Case]) -> list[Case]:
     """Of cases that differ in T alone, the one with the smallest."""
-    found: dict[Case, Case] = {}
-    for case in sorted(cases, key=lambda case: case.seq_len):
-        found.setdefault(replace(case, seq_len=1), case)
-    return [case for case in cases if case in found.values()]
+    least: dict[Case, int] = {}
+    for case in cases:
+        other = replace(case, seq_len=1)
+        least[other] = min(case.seq_len, least.get(other, case.seq_len))
+    return [case for case in cases if case.seq_len == least[replace(case, seq_len=1)]]
 
 
 def _axes(data: object) -> Axes:

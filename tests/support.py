@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,28 +75,26 @@ def case_of(case: Case, cell: str) -> Case:
 
 
 @st.composite
-def _cases(draw: st.DrawFn) -> Case:
-    """Small cases of every kind; those of cells that cannot have the sizes are left out."""
+def cases(draw: st.DrawFn, **fields: st.SearchStrategy[Any]) -> Case:
+    """Cases of fields; those of cells that cannot have the sizes are left out."""
     try:
-        return draw(
-            st.builds(
-                Case,
-                cell=st.sampled_from(CELL_NAMES),
-                seq_len=st.integers(1, 6),
-                batch=st.integers(1, 4),
-                inputs=st.integers(1, 4),
-                hidden=st.integers(1, 4),
-                layers=st.integers(1, 3),
-                lengths=st.sampled_from(["full", "ragged"]),
-                dtype=st.just("float64"),
-                initial_state=st.sampled_from(["zeros", "random"]),
-                forget_bias=st.floats(-2, 2),
-                seed=st.integers(0, 2**32 - 1),
-                direction=st.sampled_from(["forward", "bidirectional", "two-stacks"]),
-            )
-        )
+        return draw(st.builds(Case, **fields))
     except ValueError:
         reject()
 
 
-CASES = _cases()
+#: Small cases of every kind.
+CASES = cases(
+    cell=st.sampled_from(CELL_NAMES),
+    seq_len=st.integers(1, 6),
+    batch=st.integers(1, 4),
+    inputs=st.integers(1, 4),
+    hidden=st.integers(1, 4),
+    layers=st.integers(1, 3),
+    lengths=st.sampled_from(["full", "ragged"]),
+    dtype=st.just("float64"),
+    initial_state=st.sampled_from(["zeros", "random"]),
+    forget_bias=st.floats(-2, 2),
+    seed=st.integers(0, 2**32 - 1),
+    direction=st.sampled_from(["forward", "bidirectional", "two-stacks"]),
+)

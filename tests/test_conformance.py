@@ -36,7 +36,7 @@ from tests.checks import (
     two_steps_are_the_oracles,
     work_grows_with_time,
 )
-from tests.support import BUILT_FOR_ONE_TIME, NETWORKS, SLOW_TO_BUILD, on
+from tests.support import BUILT_FOR_ONE_TIME, NETWORKS, SLOW_TO_BUILD, case_of, on
 
 BuildWith = Callable[[str], Build]
 
@@ -140,22 +140,19 @@ def _case(
 ) -> Case | None:
     """The case, or None where there is none of that cell."""
     random = (layers == 2) != (lengths == "ragged")
-    for inputs in (CASE.inputs, CASE.hidden):
-        try:
-            return replace(
-                CASE,
-                cell=cell,
-                seq_len=2 if cell.startswith(LONG) else CASE.seq_len,
-                inputs=inputs,
-                lengths=lengths,
-                layers=layers,
-                dtype=dtype,
-                direction=direction,
-                initial_state="random" if random else "zeros",
-            )
-        except ValueError:
-            continue
-    return None
+    case = replace(
+        CASE,
+        seq_len=2 if cell.startswith(LONG) else CASE.seq_len,
+        lengths=lengths,
+        layers=layers,
+        dtype=dtype,
+        direction=direction,
+        initial_state="random" if random else "zeros",
+    )
+    try:
+        return case_of(case, cell)
+    except ValueError:
+        return None
 
 
 @pytest.mark.parametrize(("implementation", "case"), matrix())

@@ -527,11 +527,12 @@ def test_a_build_names_its_stages(backend: Any, strategy: str, stages: list[str]
 
 
 def test_the_strategies_are_those_of_the_manifest(backend: Any) -> None:
-    from backends.tensorflow.adapter import _STRATEGIES
+    from backends.tensorflow.adapter import _FUNCTIONS, _GRAPHS
 
-    assert [strategy.name for strategy in backends.BACKENDS["tensorflow"].strategies] == list(
-        _STRATEGIES
-    )
+    assert [strategy.name for strategy in backends.BACKENDS["tensorflow"].strategies] == [
+        *_GRAPHS,
+        *_FUNCTIONS,
+    ]
 
 
 def test_threads_are_what_was_asked_for(backend: Any) -> None:

@@ -63,8 +63,6 @@ _FUNCTIONS = {
     "xla": partial(FunctionRunner, network=built_dynamic_rnn, unrolled=False, jit_compile=True),
 }
 
-_STRATEGIES = (*_GRAPHS, *_FUNCTIONS)
-
 
 class TensorflowBackend:
     """TensorFlow in this process, its two thread pools of `threads` each."""
