@@ -22,7 +22,7 @@ from backends.stack import MAX_LAYERS, layers
 Array = npt.NDArray[Any]
 
 Dtype = Literal["float32", "float64"]
-Lengths = Literal["full", "ragged"]
+Lengths = Literal["full", "ragged", "half"]
 InitialState = Literal["zeros", "random"]
 Mode = Literal["forward", "train"]
 
@@ -51,7 +51,8 @@ class Case:
     """What is computed, free of any framework.
 
     `cell` is a name of `backends.cells.CELLS`.
-    `lengths` "ragged" gives each sequence its own length n_b <= T: outputs are 0 at t >= n_b and
+    `lengths` "ragged" gives each sequence its own length n_b <= T, the longest T, and "half" n_b <=
+    T / 2: what a batch is that was padded to more than it needs. Outputs are 0 at t >= n_b and
     the state is held there. `forget_bias` is added to the LSTM's forget gate at run time and is no
     part of the weights. `device` is "cpu" or "gpu".
 
@@ -128,6 +129,20 @@ class Expected:
     gradients: Weights
 
 
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """Outputs [B, T, H] of a framework's own LSTM, its packed arrays filled by hand.
+
+    With the gates in the framework's own order, and in that of another framework. `moved_bias` has
+    all of the bias in the second of two bias vectors, where the other two have it in the first;
+    None where the framework has but one.
+    """
+
+    own_order: Array
+    other_order: Array
+    moved_bias: Array | None = None
+
+
 #: A named part of a build ("trace", "compile"); the harness hands in one that reads a clock.
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -154,7 +169,15 @@ class Runner(Protocol):
     def bind(self, batch: Batch) -> None:
         """Take a batch; on return it is resident on the device.
 
-        Raises `Unsupported` for a shape that this runner was not built for.
+        Raises `Unsupported` for a shape that this runner was not built for. This is `feed` after a
+        check of this project's own.
+        """
+
+    def feed(self, batch: Batch) -> None:
+        """Take a batch as `bind` does, without looking at its shape.
+
+        What becomes of a shape that the program was not built for is the framework's to say: here
+        or in the call it raises whatever it raises, or computes something.
         """
 
     def forward(self) -> Any:
@@ -208,6 +231,13 @@ class Backend(Protocol):
         Raises `Unsupported` with the reason of `BackendInfo.refusal` before any work where the
         strategy cannot express the case (`BackendInfo.require` does), and `Unavailable` where the
         host lacks the device.
+        """
+
+    def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
+        """What the framework's own LSTM class makes of weights that are packed by hand.
+
+        None where the strategy is not that class, and for a case that is not one plain LSTM
+        (`backends.native.plain_lstm`).
         """
 
 

@@ -25,18 +25,20 @@ def make_weights(case: Case) -> Weights:
 def make_batch(case: Case) -> Batch:
     """Inputs, targets, lengths and initial state of a case, in its dtype, from its seed.
 
-    Ragged lengths are uniform in 1..T; the first sequence of a batch of two or more has length T.
-    Padding holds ordinary numbers: an implementation that reads it gives a wrong answer.
+    Ragged lengths are uniform in 1..T, "half" ones in 1..T / 2; the first sequence of a batch of
+    two or more is as long as can be. Padding holds ordinary numbers: an implementation that reads
+    it gives a wrong answer.
     """
     rng = np.random.default_rng([case.seed, 2])
     b, t = case.batch, case.seq_len
     x = rng.standard_normal((b, t, case.inputs)).astype(case.dtype)
     targets = (0.5 * rng.standard_normal((b, t, output_width(case)))).astype(case.dtype)
     lengths: Array | None = None
-    if case.lengths == "ragged":
-        lengths = rng.integers(1, t + 1, b).astype(np.int32)
+    if case.lengths != "full":
+        longest = t if case.lengths == "ragged" else max(1, t // 2)
+        lengths = rng.integers(1, longest + 1, b).astype(np.int32)
         if b > 1:
-            lengths[0] = t
+            lengths[0] = longest
     state: State | None = None
     if case.initial_state == "random":
         state = tuple(
@@ -77,7 +79,7 @@ def zero_batch(case: Case) -> Batch:
     return Batch(
         x=np.zeros((b, t, input_width(case)), case.dtype),
         targets=np.zeros((b, t, output_width(case)), case.dtype),
-        lengths=np.full(b, t, np.int32) if case.lengths == "ragged" else None,
+        lengths=np.full(b, t, np.int32) if case.lengths != "full" else None,
     )
 
 

@@ -99,6 +99,9 @@ class ProductsRunner:
     def bind(self, batch: Batch) -> None:
         """See `load`."""
 
+    def feed(self, batch: Batch) -> None:
+        """See `load`."""
+
     def forward(self) -> None:
         matmul = self._ops.matmul
         for a, b, out, count in self._steps:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import jax
 
-from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.api import Batch, Case, Mode, Runner, Stage, Unavailable, Weights, unstaged
 from backends.jax import INFO
 from backends.jax.network import LOOPS
 from backends.jax.runner import JaxRunner
@@ -50,6 +50,9 @@ class JaxBackend:
                 "a GPU needs pip install 'jax[cuda12]'"
             )
         return JaxRunner(case, LOOPS[strategy], mode, self._devices[case.device], stage)
+
+    def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
+        """JAX has no LSTM of its own."""
 
 
 def create(threads: int) -> JaxBackend:

@@ -51,6 +51,10 @@ class JaxRunner:
         ):
             if got != built:
                 raise Unsupported(f"program is compiled for {letter}={built}, got {letter}={got}")
+        self.feed(batch)
+
+    def feed(self, batch: Batch) -> None:
+        case = self._case
         self._data = self._resident((batch.x, batch.lengths, initial_state(case, batch)))
         if self._mode == "train":
             rate = np.asarray(batch.learning_rate, case.dtype)
@@ -131,7 +135,7 @@ def _program(case: Case, loop: Loop, mode: Mode, device: Any) -> tuple[Any, list
     state = tuple(
         {name: array(b, width) for name, width in layer.state.items()} for layer in layers(case)
     )
-    lengths = array(b, dtype="int32") if case.lengths == "ragged" else None
+    lengths = array(b, dtype="int32") if case.lengths != "full" else None
     arguments = [weights, array(b, t, input_width(case)), lengths, state]
     if mode == "forward":
         return forward_program(case, loop), arguments

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 import onnxruntime
 
-from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.api import Batch, Case, Mode, Runner, Stage, Unavailable, Weights, unstaged
 from backends.onnx import INFO
 from backends.onnx.runner import OnnxRunner, session_options
 
@@ -38,6 +38,9 @@ class OnnxBackend:
         if case.device != "cpu":
             raise Unavailable(f"device {case.device}: onnxruntime's CPU package runs on cpu")
         return OnnxRunner(case, self._threads)
+
+    def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
+        """A model's operators read what is in it, in the order that ONNX defines."""
 
 
 def create(threads: int) -> OnnxBackend:

@@ -88,7 +88,7 @@ def write(case: Case, weights: Mapping[str, Array]) -> Any:
     graph = _Graph()
     x = graph.add("Transpose", graph.input("x", "B", "T", input_width(case)), perm=(1, 0, 2))
     lengths = ""
-    if case.lengths == "ragged":
+    if case.lengths != "full":
         lengths = graph.input("lengths", "B", element=TensorProto.INT32)
     for name, value in weights.items():
         graph.constants.append(numpy_helper.from_array(value, name))

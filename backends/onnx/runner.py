@@ -54,6 +54,9 @@ class OnnxRunner:
 
     def bind(self, batch: Batch) -> None:
         check_batch(self._case, batch)
+        self.feed(batch)
+
+    def feed(self, batch: Batch) -> None:
         self._inputs = {"x": _resident(batch.x)}
         if batch.lengths is not None:
             self._inputs["lengths"] = _resident(batch.lengths.astype(np.int32, copy=False))

@@ -38,6 +38,9 @@ class OracleRunner:
 
     def bind(self, batch: Batch) -> None:
         check_batch(self._case, batch)
+        self.feed(batch)
+
+    def feed(self, batch: Batch) -> None:
         self._batch = batch
 
     def forward(self) -> Output:
@@ -101,6 +104,9 @@ class NumpyBackend:
         if strategy == "numpy":
             return OracleRunner(case)
         return ProductsRunner(case, mode, _NUMPY_OPS)
+
+    def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
+        """NumPy has no LSTM of its own."""
 
 
 def _array(shape: tuple[int, int], dtype: str) -> Array:

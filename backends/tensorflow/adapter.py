@@ -8,7 +8,17 @@ from importlib.metadata import version
 
 import tensorflow as tf
 
-from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.api import (
+    Batch,
+    Case,
+    Mode,
+    Native,
+    Runner,
+    Stage,
+    Unavailable,
+    Weights,
+    unstaged,
+)
 from backends.tensorflow import INFO
 from backends.tensorflow.block import BlockLstm, BlockLstmV2
 from backends.tensorflow.blockcells import make_block_cell
@@ -16,6 +26,7 @@ from backends.tensorflow.cells import make_cell
 from backends.tensorflow.function import FunctionRunner
 from backends.tensorflow.graph import GraphRunner
 from backends.tensorflow.keras import KerasStack
+from backends.tensorflow.native import native
 from backends.tensorflow.network import Network
 from backends.tensorflow.rnn import (
     DynamicRnn,
@@ -106,6 +117,9 @@ class TensorflowBackend:
         if strategy in _GRAPHS:
             return _GRAPHS[strategy](case, mode, stage, device=device, config=self._config)
         return _FUNCTIONS[strategy](case, mode, stage, device=device)
+
+    def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
+        return native(case, strategy, weights, batch)
 
 
 def create(threads: int) -> TensorflowBackend:

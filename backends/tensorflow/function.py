@@ -76,6 +76,10 @@ class FunctionRunner:
             target.assign(value)
 
     def bind(self, batch: Batch) -> None:
+        self._inputs.check(batch)
+        self.feed(batch)
+
+    def feed(self, batch: Batch) -> None:
         values = self._inputs.values(batch)
         for target, value in zip(self._inputs.variables, values, strict=True):
             target.assign(value)

@@ -142,6 +142,10 @@ class GraphRunner:
         self._write(self._weight_ports, self._network.pack(weights))
 
     def bind(self, batch: Batch) -> None:
+        self._inputs.check(batch)
+        self.feed(batch)
+
+    def feed(self, batch: Batch) -> None:
         self._write(self._input_ports, self._inputs.values(batch))
 
     def _write(self, ports: Sequence[_Port], values: Sequence[Array | float]) -> None:

@@ -80,7 +80,7 @@ class Inputs:
         self._state = state_variables("state", case)
         # TensorFlow has no int32 variables on a GPU.
         self._lengths = (
-            variable("lengths", "int64", (case.batch,)) if case.lengths == "ragged" else None
+            variable("lengths", "int64", (case.batch,)) if case.lengths != "full" else None
         )
         self._training: tuple[Tensor, ...] = (
             (
@@ -97,11 +97,10 @@ class Inputs:
         lengths = () if self._lengths is None else (self._lengths,)
         return [self._x, *flatten(self._state), *lengths, *self._training]
 
-    def values(self, batch: Batch) -> list[Array | float]:
-        """The values of `variables` for a batch.
+    def check(self, batch: Batch) -> None:
+        """Raise `ValueError` for a batch that is none of the case.
 
-        Raises `ValueError` for a batch that is none of the case, `Unsupported` for a shape that the
-        program was not built for.
+        And `Unsupported` for a shape that the program was not built for.
         """
         check_batch(self._case, batch)
         b, t = batch.x.shape[:2]
@@ -109,6 +108,9 @@ class Inputs:
             raise Unsupported(f"graph is built for B={self._case.batch}, got B={b}")
         if self._steps not in (None, t):
             raise Unsupported(f"graph is built for T={self._steps}, got T={t}")
+
+    def values(self, batch: Batch) -> list[Array | float]:
+        """The values of `variables` for a batch."""
         state = initial_state(self._case, batch)
         return [
             batch.x,

@@ -6,12 +6,23 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from backends.api import Case, Mode, Runner, Stage, Unavailable, unstaged
+from backends.api import (
+    Batch,
+    Case,
+    Mode,
+    Native,
+    Runner,
+    Stage,
+    Unavailable,
+    Weights,
+    unstaged,
+)
 from backends.torch import INFO
 from backends.torch.compiled import build_static
 from backends.torch.fused import build_fused, build_packed
 from backends.torch.limit import build_products
 from backends.torch.loop import build_dynamic
+from backends.torch.native import native
 from backends.torch.torchscript import build_scripted, build_traced
 
 _BUILDERS: Mapping[str, Callable[[Case, Mode, torch.device, Stage], Runner]] = {
@@ -53,6 +64,9 @@ class TorchBackend:
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         return _BUILDERS[strategy](case, mode, _device(case.device), stage)
+
+    def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
+        return native(case, strategy, weights, batch)
 
 
 def _device(name: str) -> torch.device:

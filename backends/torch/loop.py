@@ -28,13 +28,21 @@ def no_size() -> Mapping[str, int]:
     return {}
 
 
+def nothing() -> None:
+    """Of what takes any shape, or refuses another one itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A callable form of `network_function`; `fixed_shape`: made for the case's B and T alone."""
+    """A callable form of `network_function`; `fixed_shape`: made for the case's B and T alone.
+
+    `reshape` is told before a call with another shape, which `bind` never makes.
+    """
 
     call: Function
     size: Callable[[], Mapping[str, int]] = no_size
     fixed_shape: bool = False
+    reshape: Callable[[], None] = nothing
 
 
 def network_function(
@@ -79,6 +87,11 @@ class LoopRunner(TorchRunner):
         if self._program.fixed_shape and b != self._case.batch:
             raise Unsupported(f"graph is built for B={self._case.batch}, got B={b}")
         super().bind(batch)
+
+    def feed(self, batch: Batch) -> None:
+        if batch.x.shape[:2] != (self._case.batch, self._case.seq_len):
+            self._program.reshape()
+        super().feed(batch)
 
     def weights(self) -> Weights:
         return tuple(

@@ -67,6 +67,9 @@ class TorchRunner(ABC):
 
     def bind(self, batch: Batch) -> None:
         check_batch(self._case, batch)
+        self.feed(batch)
+
+    def feed(self, batch: Batch) -> None:
         self._x = self._resident(batch.x)
         if self._mode == "train":  # else they would count as memory of the forward pass
             self._targets = self._resident(batch.targets)

@@ -1,0 +1,46 @@
+"""nn.LSTM, its parameters packed by hand: the order of the gates, and which of two biases.
+
+Not by the layouts of the adapter: those are how this project packs them, and what is asked here is
+whether torch reads them so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from backends.api import Array, Batch, Case, LayerWeights, Native, Weights
+from backends.native import TENSORFLOW_ORDER, TORCH_ORDER, plain_lstm, side_by_side
+from backends.stack import Layer
+from backends.torch.runner import DTYPES, to_host
+
+
+def native(case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
+    """See `backends.api.Backend.native`."""
+    layer = plain_lstm(case)
+    if layer is None or strategy != "fused":
+        return None
+    blocks = dict(weights[layer.weights])
+    blocks["b_f"] = blocks["b_f"] + np.asarray(layer.forget_bias, case.dtype)
+    return Native(
+        own_order=_outputs(layer, case.dtype, batch.x, blocks, TORCH_ORDER, "bias_ih_l0"),
+        other_order=_outputs(layer, case.dtype, batch.x, blocks, TENSORFLOW_ORDER, "bias_ih_l0"),
+        moved_bias=_outputs(layer, case.dtype, batch.x, blocks, TORCH_ORDER, "bias_hh_l0"),
+    )
+
+
+def _outputs(
+    layer: Layer, dtype: str, x: Array, blocks: LayerWeights, gates: tuple[str, ...], biased: str
+) -> Array:
+    """Outputs with the gates in an order and all of the bias in one of both vectors."""
+    lstm = torch.nn.LSTM(layer.inputs, layer.hidden, batch_first=True, dtype=DTYPES[dtype])
+    values = {
+        "weight_ih_l0": side_by_side("W", blocks, gates).T,
+        "weight_hh_l0": side_by_side("U", blocks, gates).T,
+        biased: side_by_side("b", blocks, gates),
+    }
+    with torch.inference_mode():
+        for name, parameter in lstm.named_parameters():
+            parameter.copy_(torch.tensor(values[name])) if name in values else parameter.zero_()
+        outputs, _ = lstm(torch.tensor(x))
+        return to_host(outputs)
