@@ -8,23 +8,23 @@ says.)
 
 from __future__ import annotations
 
+from bench.stats.hypotheses import Conjunction, Hypothesis, Statement, adjusted
 from bench.stats.leads import BreakEven, break_even
 from bench.stats.ratios import (
     CONFIDENCE,
-    Blocks,
     Estimate,
     Ratio,
-    checked,
     estimate,
     p_value,
     ratio_of,
     single_ratio,
-    steady_difference,
     steady_estimate,
     steady_ratio,
+    t_interval,
     unpaired_ratio,
 )
-from bench.stats.stability import DRIFT, drift, drifted, paired_drift
+from bench.stats.samples import Blocks, Samples, checked, steady_difference
+from bench.stats.stability import DRIFT, drift, drifted, paired_drift, paired_drifts
 from bench.stats.verdicts import (
     ALPHA,
     FLOOR,
@@ -55,12 +55,17 @@ __all__ = [
     "Answer",
     "Blocks",
     "BreakEven",
+    "Conjunction",
     "Estimate",
     "Finding",
     "Floor",
+    "Hypothesis",
     "Judgement",
     "Ratio",
+    "Samples",
+    "Statement",
     "Verdict",
+    "adjusted",
     "break_even",
     "called_different",
     "checked",
@@ -75,11 +80,13 @@ __all__ = [
     "look_confidence",
     "p_value",
     "paired_drift",
+    "paired_drifts",
     "ratio_of",
     "settled",
     "single_ratio",
     "steady_difference",
     "steady_estimate",
     "steady_ratio",
+    "t_interval",
     "unpaired_ratio",
 ]

@@ -7,16 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
-#: Samples of one arm by block, or by what else pairs them, in the order in which they were taken.
-Blocks = Mapping[Any, Sequence[float]]
-
-Values = npt.NDArray[np.float64]
+from bench.stats.samples import Blocks, Samples, checked, medians, paired_palindromes
 
 CONFIDENCE = 0.95
 
@@ -76,7 +71,7 @@ class Ratio:
         if error == 0:
             return 0.0
         distance = abs(math.log(self.ratio / against))
-        return float(2 * stats.t.sf(distance / error, self._degrees))
+        return float(2 * special.stdtr(self._degrees, -distance / error))
 
     @property
     def _degrees(self) -> float:
@@ -89,8 +84,8 @@ class Ratio:
 
 @lru_cache(maxsize=1024)
 def _half_width(confidence: float, freedom: float) -> float:
-    # Kept: SciPy takes 100 us for it, and the rows of a table have few degrees of freedom.
-    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
+    # `scipy.stats.t` asks the same of the same functions, and takes half a second to import.
+    return float(special.stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def _exp(value: float) -> float:
@@ -104,22 +99,6 @@ def _log(value: float) -> float:
 
 def _reciprocal(value: float) -> float:
     return math.inf if value == 0 else 1 / value
-
-
-def checked(samples: Sequence[float], what: str = "samples") -> Values:
-    """Samples [n] in seconds as an array.
-
-    Raises `ValueError` that names the sample where there is none, or where one is not a number, not
-    finite, zero or negative: a clock that reads so has not measured anything.
-    """
-    array = np.asarray(samples, np.float64)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{what}: has no samples")
-    bad = ~(np.isfinite(array) & (array > 0))
-    if bad.any():
-        index = int(bad.argmax())
-        raise ValueError(f"{what}: sample {index} is {array[index]:g}, must be finite and above 0")
-    return array
 
 
 def checked_confidence(confidence: float) -> float:
@@ -143,29 +122,10 @@ def estimate(workers: Collection[float]) -> Estimate:
 
 def steady_estimate(blocks: Blocks) -> Estimate:
     """Median over workers of the worker's median. Raises `ValueError` for a bad sample."""
+    rows = blocks.rows if isinstance(blocks, Samples) else None
+    if rows is not None:
+        return estimate(medians(rows.values))
     return estimate([float(np.median(checked(s, f"block {b}"))) for b, s in blocks.items()])
-
-
-def palindromes(a: Sequence[float], b: Sequence[float]) -> Values:
-    """Log ratio of two arms of one block by palindrome [n]; empty where they share no whole one.
-
-    Samples 2p and 2p + 1 of either arm belong to palindrome p (A B B A): a drift that is linear in
-    time falls out of the difference of their means. Where an arm stopped early, the palindromes
-    that both have count.
-    """
-    log_a, log_b = np.log(checked(a, "a")), np.log(checked(b, "b"))
-    n = min(log_a.size, log_b.size) // 2 * 2
-    difference: Values = (log_a[:n] - log_b[:n]).reshape(-1, 2).mean(axis=1)
-    return difference
-
-
-def steady_difference(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Log ratio of two arms of one block, or None where they share no whole palindrome.
-
-    The median over palindromes leaves bursts of other load out.
-    """
-    differences = palindromes(a, b)
-    return float(np.median(differences)) if differences.size else None
 
 
 def ratio_of(differences: Sequence[float], confidence: float = CONFIDENCE) -> Ratio:
@@ -177,8 +137,13 @@ def ratio_of(differences: Sequence[float], confidence: float = CONFIDENCE) -> Ra
     d = np.asarray(differences, np.float64)
     if d.size == 0 or not np.isfinite(d).all():
         raise ValueError(f"log ratios {list(differences)}: must be finite, and one or more")
-    error = float(d.std(ddof=1)) / math.sqrt(d.size) if d.size > 1 else math.nan
-    return _t_ratio(float(d.mean()), error, int(d.size), confidence)
+    # As `mean` and `std` do it, less what they are asked in general.
+    mean = float(np.add.reduce(d)) / d.size
+    error = math.nan
+    if d.size > 1:
+        off = d - mean
+        error = math.sqrt(float(np.add.reduce(off * off)) / (d.size - 1)) / math.sqrt(d.size)
+    return _t_ratio(mean, error, int(d.size), confidence)
 
 
 def _t_ratio(
@@ -198,8 +163,7 @@ def _t_ratio(
 
 def steady_ratio(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Ratio | None:
     """Steady time of a over that of b, paired within blocks; None where they share no block."""
-    both = (steady_difference(a[block], b[block]) for block in sorted(a.keys() & b.keys()))
-    differences = [d for d in both if d is not None]
+    differences = medians(paired_palindromes(a, b))
     return ratio_of(differences, confidence) if differences else None
 
 
@@ -235,6 +199,22 @@ def unpaired_ratio(a: Sequence[float], b: Sequence[float], confidence: float = C
         share = part_a / (part_a + part_b)
         freedom = 1 / (share**2 / (log_a.size - 1) + (1 - share) ** 2 / (log_b.size - 1))
     return _t_ratio(mean, math.sqrt(part_a + part_b), blocks, confidence, freedom)
+
+
+def t_interval(
+    values: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Mean of one value a block, with the bounds of its t-interval; NaN where there is one block.
+
+    Raises `ValueError` where there is none, or one is not finite.
+    """
+    array = np.asarray(values, np.float64)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"values {list(values)}: must be finite, and one or more")
+    mean = float(array.mean())
+    error = float(array.std(ddof=1)) / math.sqrt(array.size) if array.size > 1 else math.nan
+    half = _half_width(checked_confidence(confidence), array.size - 1) * error
+    return mean, mean - half, mean + half
 
 
 def p_value(differences: Sequence[float]) -> float:

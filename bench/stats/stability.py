@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.stats.ratios import Values, checked, palindromes
+from bench.stats.samples import Blocks, Values, checked, medians, paired_palindromes, palindromes
 
 #: A change between the halves of a block that is larger than this is flagged.
 DRIFT = 0.02
@@ -32,6 +32,18 @@ def paired_drift(a: Sequence[float], b: Sequence[float]) -> float:
     return _change(palindromes(a, b))
 
 
+def paired_drifts(a: Blocks, b: Blocks) -> list[float]:
+    """The same for each block that both have, in order."""
+    rows = paired_palindromes(a, b)
+    if isinstance(rows, list):
+        return [_change(row) for row in rows]
+    half = rows.shape[1] // 2
+    if half == 0:
+        return [math.nan] * len(rows)
+    halves = zip(medians(rows[:, :half]), medians(rows[:, -half:]), strict=True)
+    return [_relative(second - first) for first, second in halves]
+
+
 def drifted(change: float) -> bool:
     """Whether a `drift` or a `paired_drift` is large enough to be flagged."""
     return abs(change) > DRIFT
@@ -41,6 +53,9 @@ def _change(logs: Values) -> float:
     half = logs.size // 2
     if half == 0:
         return math.nan
-    change = float(np.median(logs[-half:]) - np.median(logs[:half]))
+    return _relative(float(np.median(logs[-half:]) - np.median(logs[:half])))
+
+
+def _relative(change: float) -> float:
     # Beyond a factor of 1e15 either way the change would round to -100 %, or overflow.
     return math.expm1(min(max(change, -36.0), 36.0))

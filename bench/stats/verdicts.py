@@ -222,7 +222,10 @@ class Judgement:
     def _by_at_least(self, x: float, interval: Ratio, shown: bool) -> Answer:
         if not 1 <= x < math.inf:
             raise ValueError(f"by at least {x}: must be 1 or more, and finite")
-        return self._answer(holds=shown and interval.low > x, refuted=interval.high < x)
+        wide = self.floor.too_wide_for(x - 1 or MARGIN)
+        slack = 1 + self.floor.value if wide else 1.0
+        holds = shown and interval.low > x * slack
+        return self._answer(holds=holds, refuted=interval.high * slack < x)
 
     def _answer(self, *, holds: bool, refuted: bool) -> Answer:
         if self.ratio is None:
