@@ -172,7 +172,8 @@ def _publish(result: Run) -> int:
     reports.print_report(report, Console())
     try:
         written = reports.write(report, result.folder)
-        written.append(write_benchmark(result, result.folder / "benchmark.json"))
+        if any(record.job.measure in ("steady", "cold") for record in result.records):
+            written.append(write_benchmark(result, result.folder / "benchmark.json"))
     except UsageError as error:
         # What was measured is safe: a missing extra is no reason to call the run wrong.
         click.echo(f"bench: not everything was written: {error}", err=True)

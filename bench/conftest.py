@@ -14,12 +14,12 @@ from backends import IMPLEMENTATIONS
 from bench import machine, run
 from bench.axes import CASE_AXES, RANKED, Axes
 from bench.errors import UsageError
+from bench.evidence import Evidence
 from bench.export import evidence_of, not_replayed, parameters
 from bench.naming import group_name, job_name
 from bench.preset import load_preset
 from bench.record import Job
 from bench.replay import clock
-from bench.report.evidence import Evidence
 from bench.store import Run, read_run
 from bench.sweep import Sweep
 
@@ -61,7 +61,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _RUN in stash:
         jobs = [evidence.job for evidence in evidence_of(stash[_RUN])]
     else:
-        jobs = stash[_SWEEP].jobs("steady") + stash[_SWEEP].jobs("cold")
+        sweep = stash[_SWEEP]
+        jobs = [job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)]
     items = [job for job in jobs if job.measure in ("steady", "cold") and not job.replica]
     metafunc.parametrize("job", [_item(job) for job in items])
 

@@ -220,6 +220,8 @@ class Engine:
                 self._half_done(record.job)
         others = self._settle([job for job in jobs if job.measure != "steady"], block)
         self._order.shuffle(others)
+        if not self._sweep.sampling.blocks and any(job.measure == "cold" for job in others):
+            self._gate.wait()  # where steady blocks are, theirs is the wait
         for job in others:
             self._go_on(self._estimate(job))
             self._gate.begin()

@@ -35,6 +35,10 @@ TRAIN = 3.0
 #: Calls that checking the outputs or the gradients makes.
 CHECK_CALLS = 3
 
+#: Runners that a behaviour job builds, at most, and calls that it makes.
+BEHAVIOUR_BUILDS: Mapping[Mode, int] = {"forward": 2, "train": 4}
+BEHAVIOUR_CALLS: Mapping[Mode, int] = {"forward": 5, "train": 32}
+
 #: Arrays [B, H] that a step of a layer leaves in memory, and bytes of its program if unrolled.
 KEPT: Mapping[Mode, int] = {"forward": 8, "train": 60}
 PROGRAM_STEP_BYTES: Mapping[Mode, float] = {"forward": 0.4e6, "train": 1.3e6}
@@ -95,6 +99,8 @@ def job_seconds(job: Job, sampling: Sampling, *, longest: int | None = None) -> 
     if job.measure == "capacity":
         return sum(trials(job, sampling, longest=longest))
     ready, call = _ready_seconds(job), _call_seconds(job)
+    if job.measure == "behaviour":
+        return WORKER_S + BEHAVIOUR_BUILDS[job.mode] * ready + BEHAVIOUR_CALLS[job.mode] * call
     if job.measure != "steady":
         return WORKER_S + ready + CHECK_CALLS * call
     warm = max(sampling.warmup_s, sampling.warmup_calls * call)
@@ -124,15 +130,15 @@ def sweep_seconds(sweep: Sweep, *, absent: Collection[str] = ()) -> float:
     """Seconds that a sweep takes, without what it caps and without the `absent` backends."""
     sampling = sweep.sampling
     counts = sampling.counts()
-    jobs = sum(
+    jobs = {measure: runnable(sweep, measure, absent) for measure in counts}
+    measuring_s = sum(
         counts[measure] * job_seconds(job, sampling, longest=sweep.longest(job))
-        for measure in counts
-        for job in runnable(sweep, measure, absent)
+        for measure, found in jobs.items()
+        for job in found
     )
-    steady = runnable(sweep, "steady", absent)
-    servers = {IMPLEMENTATIONS[job.implementation].backend for job in steady}
+    servers = {job.backend for found in jobs.values() for job in found}
     generations = math.ceil(max(counts.values()) / sampling.blocks_per_server)
-    return jobs + generations * len(servers) * IMPORT_S
+    return measuring_s + generations * len(servers) * IMPORT_S
 
 
 def runnable(sweep: Sweep, measure: Measure, absent: Collection[str]) -> list[Job]:

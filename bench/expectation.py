@@ -1,4 +1,7 @@
-"""The oracle's results of a case as a file, computed once a run and read by every worker."""
+"""The oracle's results: of a case as a file, computed once a run and read by every worker; or here.
+
+Only what computes them loads autograd: it is no part of the memory of whoever is measured.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.api import Array, Expected, Output
+from backends.api import Array, Batch, Case, Expected, Output, Weights
+
+
+def compute_expected(case: Case, weights: Weights, batch: Batch) -> Expected:
+    """All of the oracle's results, in this process."""
+    from backends.reference.network import expected  # noqa: PLC0415
+
+    return expected(case, weights, batch)
+
+
+def compute_output(case: Case, weights: Weights, batch: Batch) -> Output:
+    """The oracle's outputs and final state, in this process."""
+    from backends.reference.network import forward  # noqa: PLC0415
+
+    return forward(case, weights, batch)
 
 
 def write_expected(path: Path, expected: Expected) -> None:

@@ -23,9 +23,9 @@ import numpy as np
 from backends import install_line
 from bench import durable
 from bench.errors import UsageError
+from bench.evidence import Evidence, groups_of
 from bench.naming import job_name
 from bench.record import TO_FIRST, Job
-from bench.report.evidence import Evidence, groups_of
 from bench.store import Run
 
 #: `python -m pytest`, but not for longer than who started it.
@@ -106,7 +106,7 @@ def export(run: Run, path: Path) -> Path:
         raise UsageError(f"{', '.join(absent)} not installed: {install_line('report')}")
     expected = {job_name(e.job): times for e in evidence_of(run) if (times := rounds(e))}
     if not expected:
-        raise UsageError(f"run {run.folder}: no job ended ok, there is nothing to export")
+        raise UsageError(f"run {run.folder}: no timed job ended ok, there is nothing to export")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"file {path}: {path.parent} is no folder that can be written to")
     if path.is_dir():

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 
 from backends.api import Mode
@@ -26,7 +27,7 @@ class Twins:
     ratio: stats.Ratio | None
     alone_change: float | None = None
 
-    @property
+    @cached_property
     def floor(self) -> stats.Floor:
         """What this pair alone sets, at the level of its ratio."""
         level = stats.CONFIDENCE if self.ratio is None else self.ratio.confidence
@@ -50,10 +51,12 @@ class Floors:
         cls, records: Iterable[Record], device: str, confidence: float = stats.CONFIDENCE
     ) -> Floors:
         """Read the A/A twins of a run that were measured on a device; others are passed over."""
+        there = [record for record in records if record.job.case.device == device]
+        wanted = {record.job for record in there if record.job.replica}
+        wanted |= {job.original for job in wanted}
         found: dict[Job, list[Record]] = defaultdict(list)
-        for record in records:
-            on_device = record.job.case.device == device
-            if on_device and record.status == Status.OK and doubt(record) is None:
+        for record in there:
+            if record.job in wanted and record.status == Status.OK and doubt(record) is None:
                 found[record.job].append(record)
         twins = [job for job in found if job.replica]
         return cls(
@@ -70,7 +73,10 @@ class Floors:
 
     def within(self, backend: str, mode: Mode, measure: Measure) -> stats.Floor:
         """For two arms of one worker, or two cold or memory jobs of one backend."""
-        return self._floor(self.family(backend, mode, measure))
+        key = backend, mode, measure
+        if key not in self._within:
+            self._within[key] = self._floor(self.family(*key))
+        return self._within[key]
 
     def across(self, mode: Mode) -> stats.Floor:
         """For the steady times of two workers that take turns: the second worker's twins say.
@@ -82,6 +88,12 @@ class Floors:
 
     def between(self, a: str, b: str, mode: Mode) -> stats.Floor:
         """For steady times of two backends: what holds in either's worker, and across workers."""
+        key = a, b, mode
+        if key not in self._between:
+            self._between[key] = self._coarsest(*key)
+        return self._between[key]
+
+    def _coarsest(self, a: str, b: str, mode: Mode) -> stats.Floor:
         within = (self.within(backend, mode, "steady") for backend in (a, b))
         return stats.coarsest(self.across(mode), *within)
 
@@ -90,6 +102,16 @@ class Floors:
         return stats.coarsest(
             self.within(backend, mode, measure), self._floor(self._across(mode, measure))
         )
+
+    # Every row of a table asks for a floor, and there are few.
+
+    @cached_property
+    def _within(self) -> dict[tuple[str, Mode, Measure], stats.Floor]:
+        return {}
+
+    @cached_property
+    def _between(self) -> dict[tuple[str, str, Mode], stats.Floor]:
+        return {}
 
     def failed(self, twins: Twins) -> bool:
         """Whether a pair is called different, so that its family's floor fails."""
@@ -112,7 +134,7 @@ class Floors:
             and (twins.job.mode, twins.job.measure) == (mode, measure)
         ]
 
-    @property
+    @cached_property
     def _among(self) -> int:
         """How many pairs might be called different by chance: those of the whole run.
 

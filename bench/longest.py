@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from bench.capacity import FAILED, LARGEST, LIMIT, is_close
-from bench.report.evidence import Evidence
+from bench.evidence import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import click
 from bench.errors import StoreError, UsageError
 
 #: Exit statuses of every command.
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 
 FOLDER = click.Path(path_type=Path)
 
@@ -126,7 +126,7 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("--hidden", numbers, "N,M", "Hidden units H."),
     ("--inputs", numbers, "N,M", "Input features D."),
     ("--direction", words, "A,B", "forward; bidirectional: joined after each layer; two-stacks."),
-    ("--lengths", words, "A,B", "full, or ragged: each sequence has its own length."),
+    ("--lengths", words, "A,B", "full, ragged (each its own length), or half (T / 2 at most)."),
     ("--initial-state", words, "A,B", "zeros, random."),
     ("--dtype", words, "A,B", "float32, float64."),
     ("--device", words, "A,B", "cpu, gpu."),

@@ -84,7 +84,7 @@ def request(op: str, job: Job, expected: Path, arm: str | None = None) -> dict[s
 
 
 def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
-    """A cold or a memory job, in a fresh worker of its own."""
+    """A cold, a memory or a behaviour job, in a fresh worker of its own."""
     outcome = Outcome(job=job)
     try:
         try:
@@ -103,3 +103,4 @@ def _alone(team: Team, outcome: Outcome, expected: Path) -> None:
         reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
         outcome.take(reply)
         outcome.samples = reply.get("samples", {})
+        outcome.worker |= reply.get("worker", {})

@@ -78,7 +78,8 @@ def difference(actual: Array, expected: Array, *, otherwise: float = 1.0) -> Dif
     return Difference(absolute=absolute, relative=absolute / scale)
 
 
-def _layers(actual: Weights | State, expected: Weights | State) -> Difference:
+def parts_difference(actual: Weights | State, expected: Weights | State) -> Difference:
+    """Compare weights, or states, array by array; other names count as another shape."""
     worst = Difference(absolute=0.0, relative=0.0)
     if len(actual) != len(expected):
         return _OTHER_SHAPE
@@ -108,7 +109,7 @@ def check_forward(case: Case, output: Output, expected: Expected) -> Check:
     """Compare outputs and final state with the oracle's."""
     differences = {
         "outputs": difference(output.outputs, expected.output.outputs),
-        "state": _layers(output.state, expected.output.state),
+        "state": parts_difference(output.state, expected.output.state),
     }
     limit = TOLERANCES[case.dtype].forward
     faults = (_fault(part, error.absolute, limit) for part, error in differences.items())
@@ -141,7 +142,7 @@ def check_train(
     got = np.asarray(losses, np.float64)
     differences = {
         "loss": difference(got, np.full(got.shape, expected.loss)),
-        "gradients": _layers(gradients, expected.gradients),
+        "gradients": parts_difference(gradients, expected.gradients),
     }
     limit = TOLERANCES[case.dtype].gradient
     unit = " of the largest value"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench import stats
+from bench.evidence import Evidence
 from bench.record import TO_FIRST
-from bench.report.evidence import Evidence
 
 
 def values_of(evidence: Evidence) -> dict[int, float]:

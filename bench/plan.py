@@ -14,9 +14,9 @@ from rich.text import Text
 
 from backends import IMPLEMENTATIONS, Implementation, refusal
 from bench.estimate import job_seconds, runnable, sweep_seconds, trials, words
+from bench.format import plain
 from bench.naming import case_name
-from bench.record import Job
-from bench.report.format import plain
+from bench.record import Job, Measure
 from bench.sweep import Sweep
 
 
@@ -67,15 +67,17 @@ def _capacity(sweep: Sweep, absent: Collection[str]) -> str:
 def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
     """Processes that measure, without those that look for the longest T.
 
-    In each block one for each backend, case and mode; and one for each cold and memory job.
+    In each block one for each backend, case and mode; and one for each cold, memory and behaviour
+    job.
     """
     counts = sweep.sampling.counts()
     shared = {
         (job.case, job.mode, _entry(job).backend, job.has_second_worker)
         for job in runnable(sweep, "steady", absent)
     }
-    alone = sum(counts.get(m, 0) * len(runnable(sweep, m, absent)) for m in ("cold", "memory"))
-    return counts["steady"] * len(shared) + alone
+    own: tuple[Measure, ...] = ("cold", "memory", "behaviour")
+    alone = sum(counts.get(m, 0) * len(runnable(sweep, m, absent)) for m in own)
+    return counts.get("steady", 0) * len(shared) + alone
 
 
 def _table(sweep: Sweep, absent: Collection[str]) -> Table:
@@ -83,14 +85,16 @@ def _table(sweep: Sweep, absent: Collection[str]) -> Table:
     for column in ("case", "mode", "backend", "strategies", "time"):
         table.add_column(column, justify="right" if column == "time" else "left")
     seconds = _seconds(sweep, absent)
-    shown = (job for job in sweep.jobs("steady") if not job.replica)
+    # Of the first way of measuring, which has every case: steady, unless there is no such block.
+    first = next(iter(sweep.sampling.counts()))
+    shown = (job for job in sweep.jobs(first) if not job.replica)
     for (case, mode), group in groupby(shown, key=lambda job: (job.case, job.mode)):
         heads = case_name(case, between=" ", equals="="), str(mode)
         for backend, jobs in _by_backend(group).items():
             said = "; ".join(_said(sweep, jobs))
             if backend in absent:
                 said = f"{said} (not installed)"
-            total = sum(seconds[job] for job in jobs)
+            total = sum(seconds[replace(job, measure="steady")] for job in jobs)
             table.add_row(*heads, backend, said, words(total) if total else "")
             heads = "", ""
         table.add_section()
@@ -117,7 +121,7 @@ def _said(sweep: Sweep, jobs: Iterable[Job]) -> Iterator[str]:
 
 
 def _seconds(sweep: Sweep, absent: Collection[str]) -> Mapping[Job, float]:
-    """Seconds for each steady job together with what measures the same in another way."""
+    """Seconds of all that measures the same, by the job in steady state, measured or not."""
     sampling = sweep.sampling
     counts = sampling.counts()
     seconds: dict[Job, float] = defaultdict(float)

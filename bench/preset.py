@@ -5,10 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from backends import IMPLEMENTATIONS
+from bench import published
 from bench.axes import CASE_AXES, Axes
 from bench.errors import UsageError, choose
 from bench.sampling import Sampling
@@ -18,6 +20,8 @@ PRESETS = Path(__file__).with_name("presets")
 
 #: What [[more]] may name: devices are looked for, and have twins, by the sweep's axes.
 _FURTHER = [name for name in CASE_AXES if name != "device"]
+
+_KEYS = ("title", "axes", "more", "sampling", "caps", "source", "published")
 
 
 def preset_names() -> list[str]:
@@ -32,11 +36,21 @@ def load_preset(name_or_path: str) -> Sweep:
     not a preset.
     """
     if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-    else:
-        path = PRESETS / f"{choose('preset', name_or_path, preset_names())}.toml"
+        return _read(Path(name_or_path))[0]
+    return _read(PRESETS / f"{choose('preset', name_or_path, preset_names())}.toml")[0]
+
+
+@cache
+def source_of(preset: str) -> published.Source | None:
+    """What others published of a preset's cases, by its name; None for any other name."""
+    return _read(PRESETS / f"{preset}.toml")[1] if preset in preset_names() else None
+
+
+def _read(path: Path) -> tuple[Sweep, published.Source | None]:
     try:
-        return _sweep(path, tomllib.loads(path.read_text(encoding="utf-8")))
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        sweep = _sweep(path, data)
+        return sweep, published.read(data, sweep)
     except OSError as error:
         raise UsageError(f"preset {path}: {error.strerror}") from error
     except (TypeError, ValueError, RecursionError) as error:
@@ -46,7 +60,7 @@ def load_preset(name_or_path: str) -> Sweep:
 
 def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
     for key in data:
-        choose(f"key in {path.name}", key, ("title", "axes", "more", "sampling", "caps"))
+        choose(f"key in {path.name}", key, _KEYS)
     axes = _table(path, data, "axes", [f.name for f in fields(Axes)])
     sampling = _table(path, data, "sampling", [f.name for f in fields(Sampling)])
     _check_lists(path, axes)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal
 
 import pandas as pd
@@ -14,9 +15,10 @@ import pandas as pd
 from backends.api import Case, Mode
 from bench import strict
 
-Measure = Literal["steady", "cold", "memory", "capacity"]
+Measure = Literal["steady", "cold", "memory", "behaviour", "capacity"]
 
-#: What every run measures; "capacity", the longest T within a limit of memory, is asked for.
+#: What every run measures. "behaviour", what an implementation does whatever it takes, and
+#: "capacity", the longest T within a limit of memory, are asked for.
 MEASURES: tuple[Measure, ...] = ("steady", "cold", "memory")
 
 #: The phases of a cold job that end with the first result.
@@ -61,6 +63,13 @@ class Job:
     measure: Measure
     replica: int = 0
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # kept: every record of a run is looked up by its job
+        return hash((self.implementation, self.case, self.mode, self.measure, self.replica))
+
     @property
     def arm(self) -> str:
         """What tells the job from the others of its block: implementation and replica."""
@@ -81,7 +90,7 @@ class Job:
         """The job that this one is a twin of; itself for what is none."""
         return replace(self, replica=0)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A hash of everything that the job is; equal jobs of different runs have equal keys."""
         what = asdict(self)
@@ -103,6 +112,9 @@ class Job:
         return job
 
 
+_STATUSES = tuple(Status)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What one job left of one block.
@@ -110,9 +122,9 @@ class Record:
     `samples` holds raw seconds by phase: "create", "build", "load", "first" (one value each),
     "steady" (consecutive pairs belong to one palindrome, see `bench.measure`), and "stage:<name>"
     for the named parts of a build. A steady sample is the time of `inner` calls divided by
-    `inner`. `values` holds bytes, counts and lengths (of a capacity job see `bench.capacity`),
-    `errors` the largest absolute and relative error against the oracle by part. Numbers may be NaN
-    or infinite: `bench.belief` says what to believe.
+    `inner`. `values` holds bytes, counts and lengths (of a capacity job see `bench.capacity`, of a
+    behaviour job `bench.behaviour`), `errors` the largest absolute and relative error against the
+    oracle by part. Numbers may be NaN or infinite: `bench.belief` says what to believe.
     """
 
     job: Job
@@ -137,15 +149,18 @@ class Record:
         return {"key": self.job.key, **asdict(self)}
 
     @classmethod
-    def from_json(cls, data: object) -> Record:
-        """Rebuild a record. Raises `ValueError` for what is not of the documented types."""
+    def from_json(cls, data: object, jobs: dict[str, Job] | None = None) -> Record:
+        """Rebuild a record. Raises `ValueError` for what is not of the documented types.
+
+        `jobs` remembers jobs by what they were read from: a run has many records of each.
+        """
         given = strict.mapping(data, "record")
         samples = strict.mapping(given.get("samples", {}), "samples")
         errors = strict.mapping(given.get("errors", {}), "errors")
         return cls(
-            job=Job.from_json(given.get("job")),
+            job=_job(given.get("job"), {} if jobs is None else jobs),
             block=strict.whole(given.get("block"), "block", least=0),
-            status=Status(strict.word(given.get("status"), "status", tuple(Status))),
+            status=Status(strict.word(given.get("status"), "status", _STATUSES)),
             reason=strict.text(given.get("reason", ""), "reason"),
             samples={p: strict.numbers(found, f"samples, {p}") for p, found in samples.items()},
             inner=strict.whole(given.get("inner", 1), "inner", least=1),
@@ -153,6 +168,15 @@ class Record:
             errors={part: _error(found, f"errors, {part}") for part, found in errors.items()},
             worker=strict.mapping(given.get("worker", {}), "worker"),
         )
+
+
+def _job(data: object, jobs: dict[str, Job]) -> Job:
+    """The job that this describes, the same object each time."""
+    described = repr(data)  # as exact as JSON: 1, 1.0 and true are told apart
+    job = jobs.get(described)
+    if job is None:
+        job = jobs[described] = Job.from_json(data)
+    return job
 
 
 def _error(data: object, what: str) -> dict[str, float]:

@@ -21,7 +21,9 @@ def _between(value: object, low: float, high: float) -> bool:
 class Sampling:
     """How often. `blocks` of steady state, of which the first few also hold cold and memory jobs.
 
-    With no `cold_blocks` or `memory_blocks` these are not measured.
+    With no `cold_blocks` or `memory_blocks` these are not measured. `behaviour_blocks`, one as a
+    rule, hold what an implementation does whatever it takes (`bench.behaviour`). Where these or
+    cold jobs are asked for there may be no `blocks`: then no call is timed in steady state.
 
     `steady_s` and `warmup_s` are seconds, `warmup_calls` calls, of an implementation in a block.
     `blocks_per_server` blocks of each case share the processes that fork their workers. A block
@@ -44,10 +46,14 @@ class Sampling:
     budget_s: float | None = None
     memory_limit_bytes: int | None = None
     probe_limit_s: float = 60.0
+    behaviour_blocks: int = 0
 
     def __post_init__(self) -> None:
-        self._check_counts(0, "cold_blocks", "memory_blocks")
-        self._check_counts(1, "blocks", "warmup_calls", "blocks_per_server")
+        self._check_counts(0, "cold_blocks", "memory_blocks", "behaviour_blocks")
+        # Only what is asked for takes the place of steady blocks.
+        least = 0 if self.cold_blocks or self.behaviour_blocks else 1
+        self._check_counts(least, "blocks")
+        self._check_counts(1, "warmup_calls", "blocks_per_server")
         for name in ("steady_s", "warmup_s"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < 3600:
@@ -56,6 +62,10 @@ class Sampling:
             raise UsageError(f"quiet_wait_s {self.quiet_wait_s!r}: must be 0 to 3600 seconds")
         if self.precision is not None and not _between(self.precision, 0, 1):
             raise UsageError(f"precision {self.precision!r}: must be above 0 and below 1 (100%)")
+        if self.precision is not None and not self.blocks:
+            raise UsageError(
+                f"precision {self.precision!r}: is of steady blocks, and there are none"
+            )
         if self.budget_s is not None and not _between(self.budget_s, 0, MAX_BUDGET_S):
             raise UsageError(f"budget_s {self.budget_s!r}: must be seconds above 0, a week at most")
         if self.memory_limit_bytes is not None and not is_count(self.memory_limit_bytes):
@@ -80,6 +90,7 @@ class Sampling:
             "steady": self.blocks,
             "cold": self.cold_blocks,
             "memory": self.memory_blocks,
+            "behaviour": self.behaviour_blocks,
             "capacity": 0 if self.memory_limit_bytes is None else 1,
         }
         return {measure: count for measure, count in counts.items() if count}
@@ -92,13 +103,20 @@ class Sampling:
         budget_s: float | None = None,
         memory_limit_bytes: int | None = None,
     ) -> Sampling:
-        """The same with other values; with other blocks every kind of job takes part in them."""
+        """The same with other values; with other blocks every kind of job takes part in them.
+
+        What is not measured at all, steady state too, is not measured in other blocks either.
+        """
         changed = self
         if blocks is not None:
-            memory_blocks = min(blocks, self.memory_blocks)
-            cold_blocks = blocks if self.cold_blocks else 0
+            timed = self.blocks or self.cold_blocks
             changed = replace(
-                self, blocks=blocks, cold_blocks=cold_blocks, memory_blocks=memory_blocks
+                self,
+                blocks=blocks if self.blocks else 0,
+                cold_blocks=blocks if self.cold_blocks else 0,
+                memory_blocks=min(blocks, self.memory_blocks),
+                # Facts stay as they are: repeated only where nothing else is.
+                behaviour_blocks=min(blocks, self.behaviour_blocks) if timed else blocks,
             )
         return replace(
             changed,

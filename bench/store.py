@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 from bench import durable, lock, strict
 from bench.errors import StoreError, UsageError
-from bench.record import Record
+from bench.record import Job, Record
 
 #: Version of records.jsonl and manifest.json. Earlier ones stay readable; later ones are refused.
 #: 1: first.
@@ -36,13 +37,27 @@ def line_of(record: Mapping[str, Any]) -> bytes:
     return f'{{"crc32": {zlib.crc32(body.encode())}, "record": {body}}}\n'.encode()
 
 
-def _parse(line: bytes) -> Record:
+#: What stands before a record in a line as `line_of` writes it.
+_HEAD = re.compile(rb'\{"crc32": (\d{1,10}), "record": ')
+
+
+def _parse(line: bytes, jobs: dict[str, Job]) -> Record:
+    """A record from its line. `jobs` are those that were read before."""
+    head = _HEAD.match(line)
+    body = line[head.end() : -len(_TAIL)] if head and line.endswith(_TAIL) else b""
+    if head and zlib.crc32(body) == int(head[1]):
+        return Record.from_json(strict.loads(body), jobs)
+    # The line is not as it was written, or somebody else wrote it: its sum may still be right.
     data = strict.mapping(strict.loads(line), "the line")
     record = data.get("record")
     # Not in the strict form: lines of schema 1 have bare tokens, and have their sums over them.
     if data.get("crc32") != zlib.crc32(json.dumps(record, sort_keys=True).encode()):
         raise ValueError("checksum does not match")
-    return Record.from_json(record)
+    return Record.from_json(record, jobs)
+
+
+#: What stands after it.
+_TAIL = b"}\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,9 @@ def mapping_in(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A part of a manifest by name; empty where it is not there, or is something else."""
     value = manifest.get(name)
     return value if isinstance(value, Mapping) else {}
+
+
+MANIFEST = "manifest.json"
 
 
 class Store:
@@ -121,7 +139,7 @@ class Store:
         """Write the manifest whole or not at all."""
         text = strict.dumps({"schema": SCHEMA} | dict(manifest) | {"schema": SCHEMA}, indent=1)
         with _writing(self.folder, kept=self._kept):
-            durable.replace(self.folder / "manifest.json", text + "\n")
+            durable.replace(self.folder / MANIFEST, text + "\n")
 
     def append(self, record: Record) -> None:
         """Add a record; on return it is on the disk."""
@@ -182,7 +200,7 @@ def check_new(folder: Path) -> None:
 def _check_empty(folder: Path) -> None:
     """Raise `UsageError` where a folder holds more than a lock, which may be one left behind."""
     if any(path.name != lock.NAME for path in folder.iterdir()):
-        what = "another run" if (folder / "manifest.json").exists() else "other files"
+        what = "another run" if (folder / MANIFEST).exists() else "other files"
         raise UsageError(f"output folder {folder}: holds {what}; name a new or an empty folder")
 
 
@@ -191,11 +209,12 @@ def read_run(folder: Path) -> Run:
     manifest = _read_manifest(folder)
     records: dict[tuple[str, int], Record] = {}
     faults: list[str] = []
+    jobs: dict[str, Job] = {}
     try:
         with _regular(folder / "records.jsonl").open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    _take(_parse(line), records)
+                    _take(_parse(line, jobs), records)
                 except ValueError as error:
                     faults.append(f"records.jsonl line {number}: set aside ({error!s:.200})")
     except OSError as error:
@@ -204,6 +223,29 @@ def read_run(folder: Path) -> Run:
     if more > 0:
         faults[MAX_FAULTS:] = [f"records.jsonl: {more} more lines set aside"]
     return Run(folder=folder, manifest=manifest, records=list(records.values()), faults=faults)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run in a folder, or those in its sub-folders, by name.
+
+    Raises `UsageError` where there is none.
+    """
+    if (folder / MANIFEST).exists():
+        return [folder]
+    try:
+        found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    except OSError as error:
+        raise UsageError(f"folder {folder}: {error.strerror}") from error
+    if not found:
+        what = "holds no run" if folder.is_dir() else "no such folder"
+        raise UsageError(f"run {folder}: {what}")
+    return found
+
+
+def read_all(folders: Iterable[Path]) -> list[Run]:
+    """Every run of these folders, each once. Raises `UsageError` for one that cannot be read."""
+    paths = {path.resolve(): path for folder in folders for path in runs_in(folder)}
+    return [read_run(path) for path in paths.values()]
 
 
 def _take(record: Record, records: dict[tuple[str, int], Record]) -> None:
@@ -216,7 +258,7 @@ def _take(record: Record, records: dict[tuple[str, int], Record]) -> None:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        path = _regular(folder / "manifest.json")
+        path = _regular(folder / MANIFEST)
         manifest = strict.mapping(strict.loads(path.read_bytes()), "it")
         schema = strict.whole(manifest.get("schema"), "schema", least=1)
     except (OSError, ValueError) as error:

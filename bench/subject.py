@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 
 import backends
-from backends.api import Backend, Batch, Case, Expected, Mode, Runner, Weights
+from backends.api import (
+    Backend,
+    Batch,
+    Case,
+    Expected,
+    Mode,
+    Native,
+    Output,
+    Runner,
+    Weights,
+    unstaged,
+)
 from backends.data import make_batch, make_weights
 from bench import measure, outputs
 from bench.expectation import read_expected
@@ -38,9 +49,22 @@ class Subject:
     def expected(self) -> Expected:
         return read_expected(Path(self._request["expected"]))
 
-    def build(self, stopwatch: measure.Stopwatch) -> None:
+    def build(self, stopwatch: measure.Stopwatch | None = None) -> None:
+        stage = unstaged if stopwatch is None else stopwatch.stage
         strategy = self.implementation.strategy.name
-        self.runner = self._backend.build(self.case, strategy, self.mode, stopwatch.stage)
+        self.runner = self._backend.build(self.case, strategy, self.mode, stage)
+
+    def sibling(self, case: Case) -> Subject:
+        """The same implementation of another case, with that one's data: to be run, not checked."""
+        return Subject(
+            self._backend,
+            {"implementation": self.implementation.name, "case": asdict(case), "mode": self.mode},
+        )
+
+    def native(self) -> Native | None:
+        """What the framework's own class makes of the data."""
+        strategy = self.implementation.strategy.name
+        return self._backend.native(self.case, strategy, self.weights, self.batch)
 
     def load(self) -> None:
         self.runner.load(self.weights)
@@ -48,6 +72,12 @@ class Subject:
 
     def call(self) -> Any:
         return self.runner.forward() if self.mode == "forward" else self.runner.train()
+
+    def output(self) -> Output:
+        """Outputs and final state of one forward call."""
+        out = self.runner.forward()
+        self.runner.sync(out)
+        return self.runner.fetch(out)
 
     def check(self, first: Any) -> outputs.Check:
         """Compare with the oracle: what the first call left, and in training a probing step."""

@@ -12,7 +12,7 @@ from backends.api import MODES, Case, Mode
 from bench import strict
 from bench.axes import RANKED, Axes, check_size, is_count
 from bench.errors import UsageError, choose
-from bench.record import OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Measure
+from bench.record import MEASURES, OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Measure
 from bench.sampling import Sampling
 
 #: What the implementations of a block have in common.
@@ -77,8 +77,8 @@ class Sweep:
         if longest is None or t <= longest:
             return None
         return (
-            f"T={t}: this sweep stops {job.implementation} {job.mode} at T={longest}, where "
-            "compiling takes too long; --no-caps lifts it"
+            f"T={t}: this sweep stops {job.implementation} {job.mode} at T={longest}: it takes "
+            "too long, or is not asked here; --no-caps lifts it"
         )
 
     def runs(self, job: Job) -> bool:
@@ -93,7 +93,8 @@ class Sweep:
     def jobs(self, measure: Measure) -> list[Job]:
         """Every job of one way of measuring, capped ones too. Limits have steady jobs only.
 
-        A capacity job looks for its T itself, from the shortest one on. The A/A twins come last.
+        A capacity job looks for its T itself, from the shortest one on. The A/A twins come last;
+        a capacity job has none, and of what is found once and not timed there is nothing to tell.
         """
         entries = self.implementations() + (self.limits() if measure == "steady" else [])
         cases = self.cases()
@@ -105,7 +106,7 @@ class Sweep:
             for mode in self.modes()
             for entry in entries
         ]
-        return jobs if measure == "capacity" else jobs + self.twins(measure)
+        return jobs + self.twins(measure) if measure in MEASURES else jobs
 
     def twins(self, measure: Measure) -> list[Job]:
         """What is measured twice, to see what two identical things differ by here.

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import pytest
 
+from bench.evidence import Evidence
 from bench.export import extra_info, rounds
 from bench.record import EXPECTED, Status
 from bench.replay import Benchmark, clock
-from bench.report.evidence import Evidence
 
 
 # An item that skips or fails has used no fixture, and says itself why.

@@ -37,7 +37,7 @@ from bench.sweep import Sweep
 SIDES = ("old", "new")
 
 #: What a sweep may ask of its sampling, and two sides in turns do not do.
-_NOT_HERE = ("precision", "budget_s", "memory_limit_bytes")
+_NOT_HERE = ("precision", "budget_s", "memory_limit_bytes", "behaviour_blocks")
 
 #: How the steady jobs of a side's block failed, by implementation, case and mode.
 _Failures = Mapping[tuple[str, Case, Mode], Record]
@@ -148,7 +148,7 @@ def check_sampling(sweep: Sweep) -> None:
     """Raise `UsageError` for what a preset asks for and would be left out without a word."""
     for name in _NOT_HERE:
         value = getattr(sweep.sampling, name)
-        if value is not None:
+        if value:
             raise UsageError(
                 f"{name} {value!r} of preset {sweep.name}: versus measures a number of blocks of "
                 "steady, cold and memory jobs and nothing else; take a preset without it"

@@ -19,7 +19,8 @@ from backends.api import Backend, Case, Unavailable, Unsupported
 from backends.data import make_batch, make_weights
 from bench import limits, measure, memory
 from bench.beacon import Beacon
-from bench.expectation import write_expected
+from bench.behaviour import observe
+from bench.expectation import compute_expected, write_expected
 from bench.record import Status
 from bench.subject import Subject, verdict
 
@@ -82,6 +83,7 @@ class Worker:
             "prepare": self._prepare,
             "cold": self._cold,
             "memory": self._memory,
+            "behaviour": self._behaviour,
             "probe": self._probe,
             "warm": self._warm,
             "turn": self._turn,
@@ -108,11 +110,9 @@ class Worker:
         }
 
     def _expect(self, request: Mapping[str, Any]) -> Reply:
-        # Only here: autograd is no part of the memory of whoever is measured.
-        from backends.reference.network import expected  # noqa: PLC0415
-
         case = Case(**request["case"])
-        write_expected(Path(request["path"]), expected(case, make_weights(case), make_batch(case)))
+        expected = compute_expected(case, make_weights(case), make_batch(case))
+        write_expected(Path(request["path"]), expected)
         return {"status": Status.OK}
 
     def _prepare(self, request: Mapping[str, Any]) -> Reply:
@@ -168,6 +168,17 @@ class Worker:
         reply = verdict(subject.check(out))
         values["calibration_error"] = memory.calibration_error()
         return {**reply, "values": values}
+
+    def _behaviour(self, request: Mapping[str, Any]) -> Reply:
+        """What it does, whatever it takes; first it is checked, and observed however that ends."""
+        subject = Subject(self._backend(), request)
+        subject.build()
+        subject.load()
+        first = subject.call()
+        subject.runner.sync(first)
+        reply = verdict(subject.check(first))
+        seen = observe(subject)
+        return {**reply, "values": seen.values, "worker": seen.told}
 
     def _probe(self, request: Mapping[str, Any]) -> Reply:
         """Build, load and call once within a limit of memory; what that left must be finite."""

@@ -22,8 +22,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import stats
+from bench.evidence import Group, groups_of
 from bench.pairs import declared
-from bench.report.evidence import Group, groups_of
 from bench.store import read_run
 from benchmarks import instrument
 from benchmarks.readme_table import ROOT, RUN

@@ -18,6 +18,7 @@ import psutil
 
 from backends.api import (
     BackendInfo,
+    Batch,
     Case,
     Mode,
     Runner,
@@ -25,6 +26,7 @@ from backends.api import (
     Strategy,
     Unavailable,
     Unsupported,
+    Weights,
     unstaged,
 )
 from tests.scripted_runners import (
@@ -39,6 +41,7 @@ from tests.scripted_runners import (
     Nan,
     Noisy,
     OnCall,
+    OneTime,
     OnLoad,
     OtherDtype,
     OtherShape,
@@ -222,6 +225,7 @@ _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "hangs-alone": lambda case: Alone(case, hang),
     "raises-alone": lambda case: Alone(case, _raise_error),
     "grows": Grows,
+    "one-time": OneTime,
     **{fault.name: fault.script for fault in FAULTS},
 }
 
@@ -241,6 +245,9 @@ class ScriptedBackend:
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         with stage("script"):
             return _SCRIPTS[strategy](case)
+
+    def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
+        """No class of its own."""
 
 
 def create(threads: int) -> ScriptedBackend:

@@ -170,6 +170,15 @@ class Grows(Scripted):
         return super().train() + 0.0 * float(room[0])
 
 
+class OneTime(Scripted):
+    """Refuses another T than it was built for."""
+
+    def feed(self, batch: Batch) -> None:
+        if batch.x.shape[1] != self._case.seq_len:
+            raise ValueError(f"{self._case.seq_len} steps, got {batch.x.shape[1]}")
+        super().feed(batch)
+
+
 def hang() -> NoReturn:
     while True:
         time.sleep(3600)

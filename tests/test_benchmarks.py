@@ -15,9 +15,9 @@ import pytest
 from backends.api import Case
 from bench import stats
 from bench.errors import UsageError
+from bench.evidence import groups_of
 from bench.expectation import read_expected, write_expected
 from bench.record import Record
-from bench.report.evidence import groups_of
 from benchmarks import aa, instrument, launch_cost, overhead, power, time_to_verdict, warmup
 from benchmarks.by_itself import IN_PHASES, elsewhere
 from benchmarks.instrument import Share

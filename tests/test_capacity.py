@@ -22,11 +22,11 @@ from bench.capacity import FAILED, LARGEST, LIMIT, Found, Trial, is_close, searc
 from bench.cli import main
 from bench.errors import UsageError
 from bench.estimate import job_seconds, trials
+from bench.evidence import groups_of
 from bench.launch import Team
 from bench.limits import V1, V2, Group, Place
 from bench.record import Job, Record, Status
 from bench.report import Report, build
-from bench.report.evidence import groups_of
 from bench.sampling import Sampling
 from bench.sources import ServerDied, WorkerDied
 from bench.store import Run

@@ -189,7 +189,7 @@ def test_the_plan_of_a_run_of_schema_1_is_read() -> None:
         (("axes", "backend"), ["mxnet"]),
         (("axes", "more"), ["x"]),
         (("sampling",), None),
-        (("sampling", "blocks"), 0),
+        (("sampling", "blocks"), -1),
         (("sampling", "more"), 1),
         (("caps",), [1]),
         (("caps", "torch/static"), "long"),

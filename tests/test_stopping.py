@@ -16,8 +16,8 @@ import pytest
 
 from bench import engine, run
 from bench.errors import UsageError
+from bench.evidence import groups_of
 from bench.record import MEASURES, Record, Status
-from bench.report.evidence import groups_of
 from bench.store import Run, Store, read_run
 from bench.sweep import Setting
 from tests.scripted_runs import PRESET, Acting, execute, of, sweep

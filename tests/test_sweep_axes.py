@@ -119,6 +119,8 @@ PLACES = [
     ("caps", "torch/static"),
     ("caps", "no/such"),
     ("extra", None),
+    ("source", None),
+    ("published", None),
 ]
 
 

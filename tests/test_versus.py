@@ -16,8 +16,8 @@ import pytest
 from bench import block, cli, machine, run, versus
 from bench.compare import compare
 from bench.errors import StoreError, UsageError
+from bench.evidence import groups_of
 from bench.record import SAME_WORKER, Status
-from bench.report.evidence import groups_of
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 from tests import scripted
@@ -143,7 +143,12 @@ def test_an_oracle_without_memory_costs_its_case_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"precision": 0.02}, {"budget_s": 60.0}, {"memory_limit_bytes": 300_000_000}],
+    [
+        {"precision": 0.02},
+        {"budget_s": 60.0},
+        {"memory_limit_bytes": 300_000_000},
+        {"behaviour_blocks": 1},
+    ],
     ids=lambda asked: next(iter(asked)),
 )
 def test_what_two_sides_do_not_measure_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:

@@ -119,10 +119,10 @@ class Evidence:
         """Samples [s] of a phase by block, of the blocks that were ok."""
         return {b: r.samples[phase] for b, r in self._good.items() if phase in r.samples}
 
-    @property
+    @cached_property
     def paired(self) -> stats.Blocks:
         """Steady samples [s] by what pairs them with those of another job."""
-        return steady_blocks(self._good.values())
+        return stats.Samples(steady_blocks(self._good.values()))
 
     def single(self, *phases: str) -> dict[int, float]:
         """Seconds by block that phases with one sample took together."""
@@ -153,8 +153,7 @@ class Evidence:
     @cached_property
     def steady(self) -> stats.Estimate | None:
         """Seconds a call, or None where no block was ok."""
-        blocks = self.blocks("steady")
-        return stats.steady_estimate(blocks) if blocks else None
+        return stats.steady_estimate(self.paired) if self.paired else None
 
 
 NO_FLOORS = Floors()
@@ -168,7 +167,7 @@ class Group:
     """All jobs of one case and mode of one run: what is compared with each other.
 
     A/A twins are not among the jobs: they make `floors`, those of the case's device. `confidence`
-    is the level of intervals.
+    is the level of intervals, `sweep` the name of what was measured, "" where it cannot be told.
     """
 
     run: str
@@ -177,23 +176,37 @@ class Group:
     jobs: Mapping[tuple[str, Measure], Evidence]
     floors: Floors = NO_FLOORS
     confidence: float = stats.CONFIDENCE
+    sweep: str = ""
 
     def get(self, implementation: str, measure: Measure) -> Evidence:
         """What is known of a job; nothing where no such job was planned or recorded."""
-        job = Job(implementation=implementation, case=self.case, mode=self.mode, measure=measure)
-        return self.jobs.get((implementation, measure), Evidence(job=job, records=(), planned=0))
+        key = implementation, measure
+        known = self.jobs.get(key) or self._absent.get(key)
+        if known is None:
+            job = Job(
+                implementation=implementation, case=self.case, mode=self.mode, measure=measure
+            )
+            known = self._absent[key] = Evidence(job=job, records=(), planned=0)
+        return known
+
+    @cached_property
+    def _absent(self) -> dict[tuple[str, Measure], Evidence]:
+        return {}
 
     def implementations(self, *measures: Measure) -> list[str]:
         """Those with a job of one of these measures; the fastest first, then as registered."""
-        known = list(IMPLEMENTATIONS)
         names = {name for name, measure in self.jobs if measure in measures}
+        return [name for name in self._in_order if name in names]
+
+    @cached_property
+    def _in_order(self) -> list[str]:
+        places = {name: place for place, name in enumerate(IMPLEMENTATIONS)}
 
         def key(name: str) -> tuple[float, int, str]:
             steady = self.get(name, "steady").steady
-            place = known.index(name) if name in known else len(known)
-            return steady.value if steady else float("inf"), place, name
+            return steady.value if steady else math.inf, places.get(name, len(places)), name
 
-        return sorted(names, key=key)
+        return sorted({name for name, _ in self.jobs}, key=key)
 
     def outcomes(self, implementation: str, *measures: Measure) -> dict[str, Outcome]:
         """How the jobs of an implementation ended, by measure."""
@@ -221,14 +234,13 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
     """The groups of a run in reading order, and what is wrong with its plan, if anything."""
     sweep, faults = _sweep(run.manifest)
     counts = {} if sweep is None else sweep.sampling.counts()
+    left: dict[Job, list[Record]] = defaultdict(list)
+    for record in run.records:
+        left[record.job].append(record)
+    records = {job: left.get(job, []) for job in _planned_jobs(sweep)} | left
     seen: dict[tuple[Case, Mode, Measure], set[int]] = defaultdict(set)
-    for record in run.records:
-        seen[record.job.case, record.job.mode, record.job.measure].add(record.block)
-    records: dict[Job, list[Record]] = defaultdict(list)
-    for job in _planned_jobs(sweep):
-        records[job] = []
-    for record in run.records:
-        records[record.job].append(record)
+    for job, found in records.items():
+        seen[job.case, job.mode, job.measure].update(record.block for record in found)
     void = _void(run.records)
     absent = absent_reason(run.manifest)
     calibration = _calibration(run.manifest)
@@ -260,6 +272,7 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
             jobs=jobs,
             floors=floors[c.device],
             confidence=confidence,
+            sweep="" if sweep is None else sweep.name,
         )
         for (c, m), jobs in tables.items()
     ]

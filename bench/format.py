@@ -75,13 +75,20 @@ def spread(low: float, high: float, workers: int) -> str:
     return f"{digits(low)}..{digits(high)}" if workers > 1 else NONE
 
 
+def ratio(value: float) -> str:
+    """A ratio, to three digits, or two decimals below 1."""
+    return f"{value:.2f}" if 0.1 <= value < 1 else digits(value, 3 if value >= 1 else 2)
+
+
 def interval(value: float, low: float, high: float) -> str:
     """A number with its interval, to three digits, or two decimals below 1."""
     if math.isnan(value):
         return NONE
-    text = f"{value:.2f}" if 0.1 <= value < 1 else digits(value, 3 if value >= 1 else 2)
+    text = ratio(value)
     if math.isnan(low):
         return f"{text} (no interval)"
+    if value >= 1e6:
+        return f"{text} [{digits(low)}, {digits(high)}]"
     if low * 1000 < value or value * 1000 < high:
         return f"{text} [{low:.0e}, {high:.0e}]"
     decimals = len(text.partition(".")[2])
@@ -103,6 +110,8 @@ def each(function: Callable[..., str], *columns: pd.Series[float]) -> list[str]:
 
 def plain(text: str, *, lines: bool = False) -> str:
     """Text from outside without control characters; in one line, unless `lines` are kept."""
+    if text.isprintable():
+        return text.strip() if lines else " ".join(text.split())
     kept = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
     return kept.strip() if lines else " ".join(kept.split())
 
