@@ -1,4 +1,4 @@
-"""What there is to choose from: implementations, cells, presets, devices."""
+"""What there is to choose from: implementations, cells, presets, claims, devices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.text import Text
 from backends import BACKENDS, IMPLEMENTATIONS, missing
 from backends.cells import CELLS
 from bench import run, support
+from bench.claims.registry import CLAIMS
 from bench.preset import load_preset, preset_names
 
 #: The backends that have something to compare, in registry order.
@@ -51,6 +52,16 @@ def print_presets(console: Console) -> None:
     table = _table("preset", "what it is for")
     for name in preset_names():
         table.add_row(name, Text(load_preset(name).title))
+    console.print(table)
+
+
+def print_claims(console: Console) -> None:
+    """Every claim with its source, and what would decide it."""
+    table = _table("claim", "what it says", "what decides it")
+    for claim in CLAIMS.values():
+        sentence = Text.assemble(claim.sentence, "\n", (claim.source, "dim"))
+        presets = f"\n{', '.join(claim.presets)}"
+        table.add_row(claim.id, sentence, Text.assemble(claim.hypothesis, (presets, "dim")))
     console.print(table)
 
 

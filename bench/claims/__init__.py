@@ -1,0 +1,1 @@
+"""Claims that others made -> verdicts from runs."""

@@ -1,0 +1,107 @@
+"""The tests of claims that only a GPU decides. They decide themselves where a run has one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from backends.api import Case
+from bench import capacity
+from bench.claims.question import Fact, Question, lacking, planned, where
+from bench.claims.reading import Groups, steady_question, value
+from bench.claims.threads import MINUTES_S, ROUGHLY, lasts, steady_pairs
+from bench.record import TO_FIRST
+
+
+def on_gpu(case: Case) -> bool:
+    """Whether a case is one of the GPU's."""
+    return case.device == "gpu"
+
+
+#: dynamic_rnn is more than twice as slow as static_rnn.
+i1 = steady_pairs(
+    "tensorflow/dynamic",
+    "tensorflow/static",
+    "at least",
+    2.0,
+    lambda c: on_gpu(c) and c.seq_len >= 100 and c.hidden >= 512,
+)
+
+
+def i3(groups: Groups) -> Iterator[Question]:
+    """Within the same memory, training with swapping reaches a longer sequence than static."""
+    a, b = "tensorflow/dynamic-swap", "tensorflow/static"
+    for group in groups:
+        if not on_gpu(group.case) or group.mode != "train" or not planned(group, "capacity", a, b):
+            continue
+        jobs = [group.get(name, "capacity") for name in (a, b)]
+        question = Question(run=group.run, where=where(group, "tensorflow"), rows=(a, b))
+        longest = [max(job.values(capacity.LARGEST).values(), default=math.nan) for job in jobs]
+        if any(math.isnan(length) for length in longest):
+            yield lacking(question, jobs)
+            continue
+        swap, static = longest
+        said = f"longest T that trains: {a} {swap:,.0f}, {b} {static:,.0f}"
+        found = Fact(holds=swap > static, statement=said, effect=swap / static, unit="x")
+        yield replace(question, fact=found)
+
+
+def i7(groups: Groups) -> Iterator[Question]:
+    """On a GPU, XLA takes minutes to compile 240 steps unrolled, and runs the loop 2 times slower.
+
+    The XLA programs of both kinds that this project has are JAX's.
+    """
+    for group in groups:
+        if on_gpu(group.case) and group.case.seq_len >= 240:
+            yield from lasts(group, "jax/static", MINUTES_S, *TO_FIRST)
+            if planned(group, "steady", "jax/dynamic", "jax/static"):
+                place = where(group, "jax", quantity="time a call")
+                yield steady_question(group, place, "jax/dynamic", "jax/static", "at least", 2.0)
+
+
+def i8(groups: Groups) -> Iterator[Question]:
+    """On a GPU, over 10 steps, scan takes 16 times as long as unrolled, and fori 6 times."""
+    for a, times in (("jax/dynamic", 1.76 / 0.11), ("jax/fori", 0.63 / 0.11)):
+        test = steady_pairs(
+            a, "jax/static", "at least", times / ROUGHLY, lambda c: on_gpu(c) and c.seq_len == 10
+        )
+        for question in test(groups):
+            place = {**question.where, "loop": a.split("/")[1]}
+            yield replace(question, where=place)
+
+
+#: cuDNN's LSTM in JAX is about 5 times as fast as scan.
+i12 = steady_pairs("jax/dynamic", "jax/fused", "at least", 5 / ROUGHLY, on_gpu)
+
+
+def i17(groups: Groups) -> Iterator[Question]:
+    """CuDNN's LSTM with dropout gives another result from run to run."""
+    for group in groups:
+        if on_gpu(group.case) and group.case.cell.startswith("dropout"):
+            name = "torch/fused"
+            if planned(group, "behaviour", name):
+                question = Question(run=group.run, where=where(group, "torch"), rows=(name,))
+                differs = value(group, name, "repeat_largest")
+                if differs is None:
+                    yield lacking(question, [group.get(name, "behaviour")])
+                    continue
+                said = f"{name} repeat_largest {differs:.3g}, claimed above 0"
+                unit = "largest difference"
+                found = Fact(holds=differs > 0, statement=said, effect=differs, unit=unit)
+                yield replace(question, fact=found)
+
+
+def i18(groups: Groups) -> Iterator[Question]:
+    """On tiny forward passes cuDNN is slower than its rivals."""
+    for rival in ("torch/dynamic", "jax/dynamic"):
+        test = steady_pairs(
+            "torch/fused",
+            rival,
+            "slower",
+            1.0,
+            lambda c: on_gpu(c) and c.hidden <= 64 and c.batch == 1,
+            "forward",
+        )
+        for question in test(groups):
+            yield replace(question, where={**question.where, "rival": rival})

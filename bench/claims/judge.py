@@ -1,0 +1,259 @@
+"""Runs -> verdicts. Every claim is judged, whichever is asked for: Holm counts them all."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from bench import stats
+from bench.claims.model import Finding, Verdict
+from bench.claims.question import Question
+from bench.claims.region import region
+from bench.claims.registry import CLAIMS, Claim
+from bench.evidence import Group, groups_of
+from bench.format import interval
+from bench.hosts import host_differences
+from bench.preset import load_preset
+from bench.store import Run
+
+_NEEDS_GPU = "needs a GPU"
+_NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A run under the name by which a report calls it, with its groups."""
+
+    run: Run
+    label: str
+    groups: Sequence[Group]
+
+
+def judge(runs: Sequence[Run], labels: Sequence[str] | None = None) -> list[Verdict]:
+    """The verdicts on all claims, host by host: runs of two hosts are never judged together."""
+    names = labels or [run.folder.name for run in runs]
+    labelled = [
+        Labelled(run=run, label=label, groups=groups_of(run, label)[0])
+        for run, label in zip(runs, names, strict=True)
+    ]
+    return judge_groups(labelled)
+
+
+def judge_groups(runs: Sequence[Labelled]) -> list[Verdict]:
+    """The same of runs whose groups were made already."""
+    hosts = _hosts(runs)
+    verdicts = []
+    for name, members in hosts.items():
+        host = name if len(hosts) > 1 else ""
+        verdicts += _judge_host([g for member in members for g in member.groups], host)
+    return verdicts
+
+
+def _hosts(runs: Sequence[Labelled]) -> dict[str, list[Labelled]]:
+    """Runs by the host and the settings that they were measured with, named by their first run."""
+    found: dict[str, list[Labelled]] = {}
+    for run in runs:
+        for members in found.values():
+            if not host_differences(members[0].run.manifest, run.run.manifest):
+                members.append(run)
+                break
+        else:
+            found[run.label] = [run]
+    return found
+
+
+def _judge_host(groups: Sequence[Group], host: str) -> list[Verdict]:
+    questions = {claim.id: list(claim.test(groups)) for claim in CLAIMS.values()}
+    tests = [q.test for asked in questions.values() for q in asked if q.test is not None]
+    corrected = iter(stats.adjusted(tests))
+    verdicts = []
+    for claim in CLAIMS.values():
+        findings = [
+            _finding(question, math.nan if question.test is None else next(corrected))
+            for question in questions[claim.id]
+        ]
+        verdicts.append(_verdict(claim, questions[claim.id], _reconciled(findings), host))
+    return verdicts
+
+
+def _finding(question: Question, adjusted_p: float) -> Finding:
+    """A question with its answer."""
+    base = Finding(
+        run=question.run,
+        where=question.where,
+        answer="no data",
+        reason=question.reason,
+        rows=question.rows,
+        arithmetic=question.notes,
+    )
+    if question.fact is not None:
+        fact = question.fact
+        answer: stats.Answer = "holds" if fact.holds else "refuted"
+        lines = [fact.statement, *question.notes]
+        return replace(
+            base,
+            answer=answer,
+            statement=fact.statement,
+            effect=fact.effect,
+            unit=fact.unit,
+            arithmetic=lines,
+        )
+    if question.test is None:
+        return base
+    test = question.test
+    answer = "inconclusive" if question.withheld else test.answer(adjusted_p)
+    shown = test.deciding
+    ratio = shown.ratio
+    if ratio is None:
+        raise RuntimeError(f"{question.where}: a test without a ratio")
+    return replace(
+        base,
+        answer=answer,
+        reason=question.withheld or _why_not(test, answer),
+        statement=_said(shown),
+        limit=shown.limit,
+        effect=ratio.ratio,
+        low=ratio.low,
+        high=ratio.high,
+        confidence=ratio.confidence,
+        p=test.p,
+        adjusted_p=adjusted_p,
+        blocks=ratio.blocks,
+        arithmetic=[*(_line(part) for part in test.parts), *question.notes],
+    )
+
+
+def _said(part: stats.Hypothesis) -> str:
+    limit = f" {part.limit:.3g}" if part.statement in ("at most", "at least", "equivalent") else ""
+    return f"{part.label}: {part.statement}{limit}"
+
+
+def _line(part: stats.Hypothesis) -> str:
+    """A hypothesis with what was found, and how sure one is of either answer."""
+    ratio = part.ratio
+    if ratio is None:
+        return f"{_said(part)}: no data"
+    floor = (
+        "A/A failed or lacks" if part.floor.withholds else f"floor {100 * part.floor.value:.2g} %"
+    )
+    return (
+        f"{_said(part)}; found {interval(ratio.ratio, ratio.low, ratio.high)} "
+        f"({100 * ratio.confidence:.3g} %, {ratio.blocks} blocks, {floor}); "
+        f"p that it does not hold {part.p_holds:.1e}, that it does {part.p_refuted:.1e}"
+    )
+
+
+def _why_not(test: stats.Conjunction, answer: stats.Answer) -> str:
+    """Why a test that there is has no answer."""
+    if answer != "inconclusive":
+        return ""
+    shown = test.deciding
+    if shown.floor.withholds:
+        return "its identical pair failed, or lacks"
+    if shown.ratio is not None and math.isnan(shown.ratio.low):
+        return "one block has no interval"
+    return "the limit is not clearly on one side"
+
+
+def _reconciled(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings of one place in several runs: where they contradict each other, nobody can tell."""
+    answers: dict[tuple[tuple[str, str], ...], set[str]] = defaultdict(set)
+    for finding in findings:
+        answers[tuple(finding.where.items())].add(finding.answer)
+    return [
+        replace(
+            finding, answer="inconclusive", reason="two runs of this host contradict each other"
+        )
+        if {"holds", "refuted"} <= answers[tuple(finding.where.items())]
+        else finding
+        for finding in findings
+    ]
+
+
+def _verdict(
+    claim: Claim, questions: Sequence[Question], findings: Sequence[Finding], host: str
+) -> Verdict:
+    counted = [
+        (question, finding)
+        for question, finding in zip(questions, findings, strict=True)
+        if claim.within.items() <= question.where.items()
+    ]
+    answer, reason = _answer(claim, counted)
+    return Verdict(
+        id=claim.id,
+        sentence=claim.sentence,
+        source=claim.source,
+        url=claim.url,
+        hypothesis=claim.hypothesis,
+        scope=claim.scope,
+        answer=answer,
+        reason=reason,
+        region=region(findings),
+        findings=findings,
+        deciding=_deciding(answer, [finding for _, finding in counted]),
+        host=host,
+    )
+
+
+def _answer(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> tuple[stats.Answer, str]:
+    """A claim is refuted by one place, and holds where every one of its sweeps' places does."""
+    answers = [finding.answer for _, finding in counted]
+    known = len(answers) - answers.count("no data")
+    if known == 0:
+        return "no data", _absence(claim, counted)
+    refuted, held = answers.count("refuted"), answers.count("holds")
+    if refuted:
+        return "refuted", f"at {refuted} of {known} places"
+    unknown = [f for q, f in counted if f.answer == "no data" and not q.excused]
+    lacking = len(_declared(claim) - {question.place for question, _ in counted}) + len(unknown)
+    if held < known:
+        return "inconclusive", f"at {known - held} of {known} places"
+    if lacking:
+        return "inconclusive", f"it holds at all {known} places, but {lacking} more lack data"
+    return "holds", f"at all {known} places"
+
+
+def _absence(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> str:
+    said = next((finding.reason for _, finding in counted if finding.reason), "")
+    return said or (_NEEDS_GPU if claim.gpu else _NOT_MEASURED)
+
+
+@cache
+def _places(claim_id: str) -> frozenset[tuple[tuple[str, str], ...]]:
+    """Every place within the scope of a claim that its sweeps are to measure."""
+    claim = CLAIMS[claim_id]
+    places = set()
+    for preset in claim.presets:
+        plan = {"sweep": load_preset(preset).to_json(), "status": "planned"}
+        groups, _ = groups_of(
+            Run(folder=Path(preset), manifest=plan, records=[], faults=[]), preset
+        )
+        places |= {
+            question.place
+            for question in claim.test(groups)
+            if claim.within.items() <= question.where.items()
+        }
+    return frozenset(places)
+
+
+def _declared(claim: Claim) -> frozenset[tuple[tuple[str, str], ...]]:
+    return _places(claim.id)
+
+
+def _deciding(answer: stats.Answer, findings: Iterable[Finding]) -> Finding | None:
+    """The finding that a verdict rests on: the furthest beyond the limit, or the nearest to it."""
+    same = [finding for finding in findings if finding.answer == answer]
+    if not same or answer == "no data":
+        return None
+    return (max if answer == "refuted" else min)(same, key=_distance)
+
+
+def _distance(finding: Finding) -> float:
+    """How far an effect is from its limit, as a factor; a fact has no distance."""
+    if not (finding.effect > 0 and finding.limit > 0):
+        return 0.0
+    return abs(math.log(finding.effect / finding.limit))

@@ -1,0 +1,189 @@
+"""Ratios and values of a run, with the floors that go with them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from backends.api import Case
+from bench import pairing, stats
+from bench.claims.question import Question, planned, tested
+from bench.evidence import CALIBRATION, Evidence, Group
+from bench.floors import alone_change
+from bench.pairs import Pair, declared
+from bench.record import Measure
+from bench.stats import Hypothesis, Statement
+
+Groups = Sequence[Group]
+
+#: Static against dynamic: the time loop unrolled, against the loop of the same framework that the
+#: tutorial means. (Keras' unrolled layers and block cells are other questions.)
+LOOPS: tuple[Pair, ...] = tuple(p for p in declared() if p.strategy.name in ("static", "traced"))
+
+#: Arms whose ratio is another by more than this when each runs by itself disturb each other.
+INTERFERENCE = 0.05
+
+#: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
+SMALL_BYTES = 8e6
+
+
+def loops(groups: Groups, measure: Measure) -> Iterator[tuple[Group, Pair]]:
+    """Every static and dynamic loop that were planned side by side."""
+    for group in groups:
+        for pair in LOOPS:
+            if planned(group, measure, pair.a, pair.b):
+                yield group, pair
+
+
+def compared(pair: Pair) -> dict[str, str]:
+    """What is compared, where a framework unrolls in more than one way."""
+    return {"unrolled by": pair.strategy.name}
+
+
+def quotient(a: str, b: str) -> str:
+    """What is divided by what; a framework that both are of is known from the place."""
+    (one, short_a), (other, short_b) = a.split("/"), b.split("/")
+    return f"{short_a} / {short_b}" if one == other else f"{a} / {b}"
+
+
+def steady(group: Group, a: str, b: str) -> stats.Ratio | None:
+    """The steady time of a over that of b, paired within blocks."""
+    one, other = (group.get(name, "steady").paired for name in (a, b))
+    return stats.steady_ratio(one, other, group.confidence)
+
+
+def steady_floor(group: Group, a: str, b: str) -> stats.Floor:
+    """The floor of their ratio."""
+    one, other = a.split("/", maxsplit=1)[0], b.split("/", maxsplit=1)[0]
+    if one == other:
+        return group.floors.within(one, group.mode, "steady")
+    return group.floors.between(one, other, group.mode)
+
+
+def steady_question(
+    group: Group,
+    place: Mapping[str, str],
+    a: str,
+    b: str,
+    statement: Statement,
+    limit: float = 1.0,
+) -> Question:
+    """A statement about the steady time of a over that of b in one group."""
+    part = Hypothesis(
+        label=f"{quotient(a, b)}, a call",
+        statement=statement,
+        ratio=steady(group, a, b),
+        limit=limit,
+        floor=steady_floor(group, a, b),
+    )
+    jobs = [group.get(name, "steady") for name in (a, b)]
+    question = Question(run=group.run, where=place, rows=(a, b), withheld=_disturbed(part, jobs))
+    return tested(question, [part], jobs)
+
+
+def _disturbed(part: Hypothesis, jobs: Sequence[Evidence]) -> str:
+    """Why arms that take turns do not tell: by themselves they are beyond the limit, or within."""
+    change = alone_change(*(job.believed for job in jobs))
+    if part.ratio is None or change is None or abs(change) <= math.log1p(INTERFERENCE):
+        return ""
+    alone = part.ratio.ratio * math.exp(change)
+    if (alone > part.limit) == (part.ratio.ratio > part.limit):
+        return ""
+    return (
+        f"in turns the ratio is {part.ratio.ratio:.2f}, with each by itself {alone:.2f}: "
+        "they disturb each other, and the limit is between"
+    )
+
+
+def peak_question(
+    group: Group,
+    place: Mapping[str, str],
+    a: str,
+    b: str,
+    statement: Statement,
+    limit: float = 1.0,
+) -> Question:
+    """The same about peak host memory. What is too small to be read well gets no answer."""
+    jobs = [group.get(name, "memory") for name in (a, b)]
+    question = Question(run=group.run, where=place, rows=(a, b))
+    peaks = [job.values("peak_bytes") for job in jobs]
+    if any(abs(job.calibration_error) > CALIBRATION for job in jobs):
+        return replace(question, reason="a known allocation was read more than 5 % off")
+    if any(value < SMALL_BYTES for peak in peaks for value in peak.values()):
+        small = "below 8 MB, where the method's constant error of 0.2 to 0.3 MB rules"
+        return replace(question, reason=small, excused=True)
+    part = Hypothesis(
+        label=f"{quotient(a, b)}, peak memory",
+        statement=statement,
+        ratio=stats.single_ratio(peaks[0], peaks[1], group.confidence),
+        limit=limit,
+        floor=group.floors.within(jobs[0].job.backend, group.mode, "memory"),
+    )
+    return tested(question, [part], jobs)
+
+
+def across_cases(
+    label: str,
+    statement: Statement,
+    limit: float,
+    jobs: Sequence[tuple[Group, Evidence]],
+    *phases: str,
+) -> Hypothesis:
+    """A statement about the first of two cases of a run over the second, not paired in blocks.
+
+    Of cold jobs `phases` says which; of steady ones each block's median counts.
+    """
+    (group, one), (_, other) = jobs
+    long, short = (
+        list((job.single(*phases) if phases else pairing.values_of(job)).values())
+        for job in (one, other)
+    )
+    measurable = min([*long, *short], default=0.0) > 0 and long and short
+    floors = (
+        group.floors.anywhere(job.job.backend, job.job.mode, job.job.measure)
+        for job in (one, other)
+    )
+    return Hypothesis(
+        label=label,
+        statement=statement,
+        ratio=stats.unpaired_ratio(long, short, group.confidence) if measurable else None,
+        limit=limit,
+        floor=stats.coarsest(*floors),
+    )
+
+
+def families(groups: Groups, same: Callable[[Case], Any]) -> list[tuple[Group, ...]]:
+    """Groups of one run and mode whose cases agree in what `same` says, in reading order."""
+    found: dict[Any, list[Group]] = defaultdict(list)
+    for group in groups:
+        found[group.run, group.mode, same(group.case)].append(group)
+    return [tuple(members) for members in found.values()]
+
+
+def over_lengths(groups: Groups) -> list[tuple[Group, ...]]:
+    """Groups of one run that differ in T alone, the shortest first."""
+    found = families(groups, lambda case: replace(case, seq_len=1))
+    return [tuple(sorted(members, key=lambda g: g.case.seq_len)) for members in found]
+
+
+def slopes(members: Sequence[Group], implementation: str, *phases: str) -> dict[int, float]:
+    """Seconds a step by block: the least-squares line of a cold phase over T."""
+    points: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for group in members:
+        for block, seconds in group.get(implementation, "cold").single(*phases).items():
+            points[block].append((group.case.seq_len, seconds))
+    return {
+        block: float(np.polyfit([t for t, _ in found], [s for _, s in found], 1)[0])
+        for block, found in points.items()
+        if len(found) == len(members) > 1
+    }
+
+
+def value(group: Group, implementation: str, name: str) -> float | None:
+    """A value that a behaviour left, the largest over blocks; None where there is none."""
+    return max(group.get(implementation, "behaviour").values(name).values(), default=None)

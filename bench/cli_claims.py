@@ -1,0 +1,168 @@
+"""The command `claims`: verdicts on what others said, from runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.errors import UsageError
+from bench.options import CANNOT_TELL, FAILED, FOLDER, OK, count, said_where
+
+if TYPE_CHECKING:
+    from bench.claims.model import Verdict
+    from bench.claims.registry import Claim
+    from bench.store import Run
+
+LOCAL_RESULTS = Path("results/local")
+
+_EPILOG = """\b
+Examples:
+  python -m bench claims                      what the last claims run here said
+  python -m bench claims results/local/RUN    what a run says, of every claim
+  python -m bench claims --run                measure what decides them, and judge
+  python -m bench claims --run T4 T5          only what these two need
+  python -m bench claims --explain T4         the rows and the arithmetic of one
+
+RUN is a run's folder, or one that holds several. Runs of several hosts are judged side by side and
+never together. Every claim is judged whichever is named, so that the correction for their number
+is always the same; an ID (T1 to T13, I1 to I18) chooses what is shown and measured.
+
+Exit status: 0 if all that is shown holds; 1 if any of it is refuted; 3 if nothing is refuted and
+something is inconclusive, or has no data.
+"""
+
+
+@click.command("claims", epilog=_EPILOG, short_help="Judge claims of others by what was measured.")
+@click.argument("words", nargs=-1, metavar="[RUN...] [ID...]")
+@click.option("--run", "measure", is_flag=True, help="Measure first what is missing.")
+@click.option("--explain", metavar="ID", help="Show one claim: its rows, and the arithmetic.")
+@click.option(
+    "--threads", callback=count, default="1", show_default=True, help="With --run: threads."
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="With --run: where the runs go. [default: results/local/TIME-claims]",
+)
+@click.pass_context
+def claims(
+    context: click.Context,
+    /,
+    *,
+    words: Sequence[str],
+    measure: bool,
+    explain: str | None,
+    threads: int,
+    out: Path | None,
+) -> int:
+    """Say of each claim whether it holds here: holds, refuted, inconclusive, or no data."""
+    from rich.console import Console
+
+    from bench.claims import bundle
+    from bench.claims.judge import judge
+    from bench.claims.registry import CLAIMS
+    from bench.errors import choose
+    from bench.report import explain as explanation
+    from bench.report import labels_of, terminal
+    from bench.report.verdicts import verdict_table
+    from bench.store import read_all
+
+    asked, folders = bundle.ids_and_folders(words)
+    if explain is not None:
+        asked = [CLAIMS[choose("claim", explain.upper(), CLAIMS)]]
+    if not measure:
+        for name in ("out", "threads"):
+            if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+                raise UsageError(f"--{name}: goes with --run")
+        folders = folders or [_latest()]
+    runs = read_all(folders)
+    if measure:
+        runs += _measure(asked, runs, folders, threads, out, context.find_root().obj)
+    verdicts = judge(runs, labels_of(runs))
+    shown = [verdict for verdict in verdicts if verdict.id in {claim.id for claim in asked}]
+    console = Console()
+    if explain is not None:
+        explanation.show(shown, console)
+    else:
+        terminal.show_table(verdict_table(shown), console)
+    return _status(shown)
+
+
+def _latest() -> Path:
+    from bench.claims import bundle
+
+    found = bundle.latest(LOCAL_RESULTS)
+    if found is None:
+        raise UsageError("claims: name a run, or measure with --run; there is none here yet")
+    click.echo(f"Judged by {found}", err=True)
+    return found
+
+
+def _status(verdicts: Sequence[Verdict]) -> int:
+    answers = {verdict.answer for verdict in verdicts}
+    if "refuted" in answers:
+        return FAILED
+    return OK if answers == {"holds"} else CANNOT_TELL
+
+
+def _measure(
+    asked: Sequence[Claim],
+    runs: Sequence[Run],
+    folders: Sequence[Path],
+    threads: int,
+    out: Path | None,
+    arguments: Sequence[str],
+) -> list[Run]:
+    """Measure the sweeps that are missing, each into a folder of its own."""
+    from rich.console import Console
+
+    from bench import run as engine
+    from bench.claims import bundle
+    from bench.progress import for_console
+    from bench.selection import check_installed, select
+
+    engine.chosen_cpus(threads)
+    folder = out or _folder(folders)
+    found: list[Run] = []
+    for preset in bundle.missing([c for c in asked if not c.gpu or _has_gpu()], runs):
+        sweep = select(preset, {})
+        check_installed(sweep, ())
+        target = folder / preset
+        click.echo(f"{preset}: {sweep.title}", err=True)
+        with said_where(target):
+            run = engine.execute(
+                sweep,
+                target,
+                threads=threads,
+                start="fork",
+                command=shlex.join(["python", "-m", "bench", *arguments]),
+                progress=for_console(Console(stderr=True)),
+            )
+        if run.manifest["status"] == "interrupted":
+            click.echo(f"bench: interrupted; what was measured is in {folder}", err=True)
+            raise KeyboardInterrupt
+        found.append(run)
+    return found
+
+
+def _folder(folders: Sequence[Path]) -> Path:
+    """Where the runs go: into the one folder of runs that was named, or into a new one."""
+    if len(folders) == 1 and not (folders[0] / "manifest.json").exists():
+        return folders[0]
+    return LOCAL_RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-claims"
+
+
+@cache
+def _has_gpu() -> bool:
+    """Whether a framework finds a GPU on this host, asked in processes of their own."""
+    from bench import run as engine
+
+    devices = (info.get("devices", {}) for info in engine.describe_backends().values())
+    return any("gpu" in found for found in devices)

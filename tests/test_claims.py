@@ -1,0 +1,449 @@
+"""Verdicts on claims, from runs of worlds in which they hold and of worlds in which they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+
+from bench import stats
+from bench.claims.judge import judge
+from bench.claims.model import Verdict
+from bench.claims.registry import CLAIMS
+from bench.preset import load_preset, preset_names
+from bench.record import Job, Record, Status
+from bench.store import Run
+from tests.worlds import World, always, changed, times
+
+Does = Callable[[Job], Mapping[str, float]]
+
+
+def verdict(identity: str, *runs: Run) -> Verdict:
+    return {found.id: found for found in judge(runs)}[identity]
+
+
+def strategy(job: Job) -> str:
+    return job.implementation.split("/")[1]
+
+
+def at(**by_strategy: float) -> World:
+    """A world in which a call takes as many hundredths of a second as is said."""
+    return World(steady=lambda job: 1e-2 * times(job, **by_strategy))
+
+
+def growing(static: float, dynamic: float = 0.0) -> World:
+    """Building takes 0.1 s and so much more a step; in training three times of that."""
+
+    def build(job: Job) -> float:
+        step = static if strategy(job) in ("static", "traced") else dynamic
+        return (0.1 + step * job.case.seq_len) * (3 if job.mode == "train" else 1)
+
+    return World(build=build)
+
+
+def by_length(factor: float, *, static: float = 1.0) -> World:
+    """Steady times in which a sequence twice as long takes `factor` as much, or `static`."""
+
+    def steady(job: Job) -> float:
+        growth = static if strategy(job) == "static" else factor
+        return 1e-2 * (growth if job.case.lengths == "ragged" else 1.0)
+
+    return World(steady=steady)
+
+
+def sizes(large: float, small: float) -> World:
+    """What dynamic takes over static for large and for small networks."""
+
+    def steady(job: Job) -> float:
+        if strategy(job) != "dynamic":
+            return 1e-2
+        return 1e-2 * (large if job.case.batch >= 64 else small)
+
+    return World(steady=steady)
+
+
+def cells(lstm: float) -> World:
+    return World(steady=lambda job: 1e-2 * (lstm if job.case.cell == "lstm" else 1.0))
+
+
+def long_sequences(factor: float) -> World:
+    return World(steady=lambda job: 1e-2 * (factor if job.case.seq_len == 128 else 1.0))
+
+
+def memory(dynamic: float, scratch: float) -> World:
+    def peak(job: Job) -> float:
+        return 1e8 * times(job, dynamic=dynamic)
+
+    def values(job: Job) -> dict[str, float]:
+        return {"program_temp_bytes": 1e6 * times(job, dynamic=scratch)}
+
+    return World(peak=peak, values=values, noise=0.002)
+
+
+#: What implementations do where every claim on behaviour is true.
+def well_behaved(job: Job) -> dict[str, float]:
+    case, kind = job.case, strategy(job)
+    if job.mode == "train":
+        return gradients(job)
+    does = {
+        "longer_refused": 1.0 if kind in ("static", "traced") else 0.0,
+        "parameters": 544.0 * (1 if case.cell == "lstm-shared" else case.layers),
+        "weight_sets": 1.0 if case.cell == "lstm-shared" else float(case.layers),
+        "repeat_largest": 0.0,
+        "last_output_error": 0.0,
+        "other_gru_error": 0.2,
+        "gate_order_error": 1e-7,
+        "other_order_error": 0.3,
+        "moved_bias_difference": 1e-8,
+        "output_count": 2.0,
+        "state_count": 2.0,
+        "forward_end_error": 0.0,
+        "backward_end_error": 0.0,
+        "backward_last_difference": 0.5,
+    }
+    if kind not in ("static", "traced"):
+        does["longer_error"] = 2e-7
+    if case.lengths != "full":
+        does |= {"padding_largest": 0.0, "held_error": 1e-7, "unlengthed_state_error": 0.4}
+    return does
+
+
+#: By cell and forget bias: what is left of a gradient a step.
+KEPT = {("rnn", "-"): 0.8, ("gru", "-"): 0.97, ("lstm", "0"): 0.9, ("lstm", "1"): 0.95}
+KEPT |= {("lstm", "3"): 0.99}
+
+
+def gradients(job: Job, kept: Mapping[tuple[str, str], float] = KEPT) -> dict[str, float]:
+    return {
+        f"gradient_norm/b{bias}/s{seed}/d{distance}": (1 + 0.05 * seed) * left**distance
+        for (cell, bias), left in kept.items()
+        if cell == job.case.cell
+        for seed in range(10)
+        for distance in (1, 2, 4, 8, 16, 32, 63)
+    }
+
+
+def but(changes: Mapping[str, float]) -> Does:
+    """The same with other values, wherever there are such."""
+
+    def does(job: Job) -> dict[str, float]:
+        found = well_behaved(job)
+        return found | {name: value for name, value in changes.items() if name in found}
+
+    return does
+
+
+#: Claim, the preset that decides it, a world in which it holds, and some in which it does not.
+WORLDS: list[tuple[str, str, World, list[World]]] = [
+    ("T1", "claims-build", growing(0.01), [growing(0.0), growing(0.01, 0.01), growing(0.0008)]),
+    ("T4", "claims-loops", at(dynamic=0.9), [at(dynamic=1.2), sizes(0.9, 1.3)]),
+    ("T7", "claims-cells", cells(1.4), [cells(1.0), cells(1.1)]),
+    ("T8", "claims-block", at(dynamic_block=0.8, static_block=0.9), [at(dynamic_block=1.2)]),
+    ("T13", "claims-time", long_sequences(3.0), [long_sequences(1.0), long_sequences(0.5)]),
+    ("I2", "claims-loops", sizes(1.02, 1.3), [sizes(1.4, 1.3), sizes(1.02, 0.9)]),
+    (
+        "I4",
+        "claims-unrolled",
+        World(build=always(300.0)),
+        [World(build=always(60.0)), World(build=always(100.0))],
+    ),
+    (
+        "I5",
+        "claims-lengths",
+        by_length(1.0, static=1.9),
+        [by_length(1.9, static=1.9), by_length(1.0)],
+    ),
+    ("I6", "claims-keras", at(keras=7.0), [at(keras=2.0), at()]),
+    ("I9", "claims-tiny", at(dynamic=6.0), [at(dynamic=2.0), at(dynamic=0.9)]),
+    ("I10", "claims-build", growing(0.01), [growing(0.0), growing(0.01, 0.01)]),
+    ("I11", "claims-build", memory(1.0, 1.5), [memory(1.5, 0.9)]),
+    ("I14", "claims-packed", at(packed=9.0), [at(packed=3.0), at()]),
+    ("T2", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"longer_refused": 0.0})),
+        World(does=but({"longer_refused": 1.0})),
+        World(does=but({"longer_error": 0.1})),
+    ]),
+    ("T3", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"padding_largest": 1e-9})),
+        World(does=but({"held_error": 1e-3})),
+    ]),
+    ("T6", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"unlengthed_state_error": 1e-6})),
+    ]),
+    ("T9", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"parameters": 544.0})),
+        World(does=but({"weight_sets": 2.0})),
+    ]),
+    ("T11", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"backward_end_error": 0.1})),
+        World(does=but({"backward_last_difference": 0.0})),
+        World(does=but({"state_count": 1.0})),
+    ]),
+    ("T12", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"last_output_error": 0.1})),
+    ]),
+    ("I15", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"other_gru_error": 1e-7})),
+    ]),
+    ("I16", "claims-behaviour", World(does=well_behaved), [
+        World(does=but({"gate_order_error": 0.1})),
+        World(does=but({"other_order_error": 1e-7})),
+        World(does=but({"moved_bias_difference": 0.1})),
+    ]),
+    ("T10", "claims-gradients", World(does=well_behaved), [
+        World(does=lambda job: gradients(job, KEPT | {("gru", "-"): 0.8})),
+        World(does=lambda job: gradients(job, KEPT | {("rnn", "-"): 0.99})),
+        World(does=lambda job: gradients(job, KEPT | {("lstm", "3"): 0.9})),
+    ]),
+]  # fmt: skip
+
+IDS = [claim for claim, *_ in WORLDS]
+
+
+@pytest.mark.parametrize(("identity", "preset", "true", "untrue"), WORLDS, ids=IDS)
+def test_a_claim_holds_where_it_is_true_and_is_refuted_where_not(
+    identity: str, preset: str, true: World, untrue: list[World]
+) -> None:
+    held = verdict(identity, true.run(preset))
+    assert (held.answer, held.region.get("refuted")) == ("holds", None), held.reason
+    for world in untrue:
+        found = verdict(identity, world.run(preset))
+        assert found.answer == "refuted", found.reason
+        assert found.deciding is not None
+        assert found.deciding.answer == "refuted"
+
+
+@pytest.mark.parametrize(("identity", "preset", "true", "untrue"), WORLDS, ids=IDS)
+def test_nothing_is_said_of_a_run_that_left_nothing(
+    identity: str, preset: str, true: World, untrue: list[World]
+) -> None:
+    run = true.run(preset)
+    crashed = changed(run, lambda r: replace(r, status=Status.CRASHED, samples={}, values={}))
+    found = verdict(identity, crashed)
+    answers = {finding.answer for finding in found.findings}
+    counted = identity == "T7"  # FLOPs and parameters need no run
+    assert answers == ({"no data", "holds"} if counted else {"no data"})
+    assert found.answer == ("inconclusive" if counted else "no data")
+
+
+@pytest.mark.parametrize(("identity", "preset", "true", "untrue"), WORLDS, ids=IDS)
+def test_one_block_shows_nothing_but_facts(
+    identity: str, preset: str, true: World, untrue: list[World]
+) -> None:
+    run = true.run(preset)
+    single = replace(run, records=[record for record in run.records if record.block == 0])
+    found = verdict(identity, single)
+    sampled = [f for f in found.findings if f.blocks == 1]
+    assert all(f.answer == "inconclusive" for f in sampled)
+
+
+def test_every_claim_is_registered_with_a_preset_that_exists() -> None:
+    assert list(CLAIMS) == [f"T{n}" for n in range(1, 14)] + [f"I{n}" for n in range(1, 19)]
+    for claim in CLAIMS.values():
+        assert claim.presets
+        assert set(claim.presets) <= set(preset_names())
+        assert claim.hypothesis
+        assert claim.scope
+
+
+def test_every_claim_that_a_cpu_decides_is_tested_in_worlds_here() -> None:
+    tested = {*IDS, "T5", "I13"}
+    assert tested == {claim.id for claim in CLAIMS.values() if not claim.gpu}
+
+
+def test_without_a_gpu_the_claims_of_one_say_so() -> None:
+    verdicts = judge([at().run("claims-loops")])
+    assert [(v.answer, v.reason) for v in verdicts if CLAIMS[v.id].gpu] == [
+        ("no data", "needs a GPU")
+    ] * 7
+
+
+def test_no_benefit_needs_time_and_memory_and_either_refutes_it() -> None:
+    equal = at().run("claims-loops"), memory(1.0, 1.0).run("claims-build")
+    assert verdict("T5", *equal).answer == "holds"
+    smaller = verdict("T5", equal[0], memory(1.3, 1.0).run("claims-build"))
+    assert smaller.answer == "refuted"
+    assert smaller.deciding is not None
+    assert smaller.deciding.where["quantity"] == "peak memory"
+    assert verdict("T5", at(dynamic=1.3).run("claims-loops"), equal[1]).answer == "refuted"
+
+
+def test_a_claim_does_not_hold_where_a_part_of_its_evidence_lacks() -> None:
+    found = verdict("T5", at().run("claims-loops"))
+    assert found.answer == "inconclusive"
+    assert "more lack data" in found.reason
+    run = at(dynamic=0.9).run("claims-loops")
+    short = replace(run, records=[r for r in run.records if r.job.case.seq_len == 10])
+    assert verdict("T4", short).answer == "inconclusive"
+
+
+def test_peaks_below_eight_megabytes_are_not_compared() -> None:
+    world = World(peak=lambda job: 2e6 * times(job, dynamic=3.0))
+    found = verdict("T5", world.run("claims-build"))
+    peaks = [f for f in found.findings if f.where["quantity"] == "peak memory"]
+    assert {f.answer for f in peaks} == {"no data"}
+    assert all("below 8 MB" in f.reason or "capped" in f.reason for f in peaks)
+
+
+def test_compiling_1024_steps_is_judged_where_a_run_has_it() -> None:
+    slower = at(static=1.2).run("claims-compile")
+    found = verdict("I13", slower)
+    assert found.answer == "holds"
+    assert verdict("I13", at(static=0.8).run("claims-compile")).answer == "refuted"
+
+
+def test_the_verdict_on_the_tutorial_is_on_tensorflow_and_the_others_are_in_the_region() -> None:
+    def steady(job: Job) -> float:
+        return 1e-2 * (1.3 if job.implementation == "jax/dynamic" else 1.0)
+
+    found = verdict("T4", World(steady=steady).run("claims-loops"))
+    assert found.answer == "holds"
+    assert "jax static forward" in found.region["refuted"]
+    assert {"tensorflow static forward", "tensorflow static train"} <= set(
+        found.region["holds"].split("; ")
+    )
+
+
+def test_a_region_names_the_shapes_where_an_answer_is_not_the_only_one() -> None:
+    found = verdict("T4", sizes(0.9, 1.3).run("claims-loops"))
+    assert "tensorflow static forward at T=50 B=64 layers=2 H=128" in found.region["holds"]
+    assert "T=150 B=16 layers=1 H=64" in found.region["refuted"]
+
+
+def test_arms_that_disturb_each_other_across_the_limit_decide_nothing() -> None:
+    world = World(
+        steady=lambda job: 1e-2 * times(job, dynamic=1.2),
+        alone=lambda job: 1e-2 * times(job, dynamic=0.9),
+    )
+    found = verdict("T4", world.run("claims-loops"))
+    assert found.answer == "inconclusive"
+    reasons = {f.reason for f in found.findings if f.answer == "inconclusive"}
+    assert all("disturb each other" in reason for reason in reasons)
+
+
+def test_a_failed_identical_pair_withholds_what_rests_on_it() -> None:
+    def twin(record: Record) -> Record:
+        if not record.job.replica or record.job.backend != "tensorflow":
+            return record
+        return replace(record, samples={"steady": [s * 1.5 for s in record.samples["steady"]]})
+
+    found = verdict("T4", changed(at(dynamic=2.0).run("claims-loops"), twin))
+    assert found.answer == "inconclusive"
+    assert found.deciding is not None
+    assert found.deciding.reason == "its identical pair failed, or lacks"
+
+
+def test_a_wrong_output_is_no_evidence() -> None:
+    def wrong(record: Record) -> Record:
+        if record.job.implementation != "tensorflow/dynamic":
+            return record
+        return replace(record, status=Status.WRONG_OUTPUT, reason="outputs differ", samples={})
+
+    found = verdict("T4", changed(at(dynamic=0.5).run("claims-loops"), wrong))
+    assert found.answer == "no data"
+    assert "wrong output" in found.reason
+
+
+def test_two_runs_that_contradict_each_other_are_inconclusive_there() -> None:
+    one, other = at(dynamic=1.2).run("claims-loops"), at(dynamic=0.8).run("claims-loops")
+    found = verdict("T4", one, replace(other, manifest={**other.manifest, "id": "other"}))
+    assert found.answer == "inconclusive"
+    assert {f.reason for f in found.findings if f.answer == "inconclusive"} == {
+        "two runs of this host contradict each other"
+    }
+
+
+def test_hosts_are_judged_side_by_side_and_never_together() -> None:
+    here = at(dynamic=1.2).run("claims-loops")
+    host = {**here.manifest["host"], "cpu": "Another CPU"}
+    there = at(dynamic=0.8).run("claims-loops", host=host, id="there")
+    found = [v for v in judge([here, there], ["here", "there"]) if v.id == "T4"]
+    assert [(v.host, v.answer) for v in found] == [("here", "refuted"), ("there", "holds")]
+
+
+def test_all_claims_are_corrected_for_together_whichever_is_asked() -> None:
+    alone = verdict("T8", at(dynamic_block=0.9, static_block=0.9).run("claims-block"))
+    beside = verdict(
+        "T8",
+        at(dynamic_block=0.9, static_block=0.9).run("claims-block"),
+        at(dynamic=1.0).run("claims-loops"),
+    )
+    least = [min(f.adjusted_p for f in found.findings) for found in (alone, beside)]
+    assert least[0] < least[1]
+
+
+def test_what_is_barely_shown_alone_is_not_among_many() -> None:
+    world = World(steady=lambda job: 1e-2 * times(job, dynamic=1.065), noise=0.008)
+    found = verdict("T4", world.run("claims-loops"))
+    raw = [f for f in found.findings if f.p < stats.ALPHA]
+    assert any(f.answer == "inconclusive" for f in raw)
+    assert all(f.adjusted_p > stats.ALPHA for f in raw if f.answer == "inconclusive")
+
+
+def test_slopes_of_building_are_those_of_the_world() -> None:
+    found = verdict("T1", growing(0.01).run("claims-build"))
+    forward = next(
+        f
+        for f in found.findings
+        if f.where["phase"] == "forward" and f.rows[0] == "tensorflow/static"
+    )
+    (line,) = [text for text in forward.arithmetic if text.startswith("tensorflow/static, build:")]
+    slope = float(line.split(": ")[1].split(" ")[0])
+    assert slope == pytest.approx(10.0, rel=0.05)
+    assert "ms a step" in line
+
+
+def test_the_presets_of_claims_ask_what_they_are_for() -> None:
+    for claim in CLAIMS.values():
+        for preset in claim.presets:
+            sweep = load_preset(preset)
+            assert ("gpu" in sweep.axes.device) == claim.gpu
+
+
+def on_gpu(world: World, **where: int) -> Run:
+    """The run of the GPU's preset in a world."""
+    run = world.run("claims-gpu")
+    fits = [
+        record
+        for record in run.records
+        if all(getattr(record.job.case, name) == value for name, value in where.items())
+    ]
+    return replace(run, records=fits)
+
+
+def lengths_that_train(swap: float, static: float) -> World:
+    def does(job: Job) -> dict[str, float]:
+        return {"largest_seq_len": 100.0 * times(job, dynamic_swap=swap, static=static)}
+
+    return World(does=does)
+
+
+GPU_WORLDS: list[tuple[str, World, World]] = [
+    ("I1", at(dynamic=2.6), at(dynamic=1.2)),
+    ("I3", lengths_that_train(3.0, 1.0), lengths_that_train(1.0, 1.0)),
+    (
+        "I7",
+        World(steady=lambda job: 1e-2 * times(job, dynamic=3.0), build=always(300.0)),
+        World(steady=lambda job: 1e-2 * times(job, dynamic=3.0), build=always(20.0)),
+    ),
+    ("I8", at(dynamic=14.0, fori=5.0), at(dynamic=14.0, fori=2.0)),
+    ("I18", at(fused=1.4), at(fused=0.5)),
+]
+
+
+@pytest.mark.parametrize(
+    ("identity", "true", "untrue"), GPU_WORLDS, ids=[c for c, *_ in GPU_WORLDS]
+)
+def test_the_gpu_s_claims_decide_themselves_where_there_is_one(
+    identity: str, true: World, untrue: World
+) -> None:
+    assert verdict(identity, on_gpu(true)).answer == "holds"
+    assert verdict(identity, on_gpu(untrue)).answer == "refuted"
+
+
+def test_a_gpu_s_figures_are_no_cpu_s() -> None:
+    gpu, cpu = on_gpu(at(dynamic=2.6)), at().run("claims-loops")
+    found = verdict("T4", gpu, cpu)
+    assert {f.where.get("device") for f in found.findings if f.answer == "refuted"} == {"gpu"}
+    assert {f.where.get("device") for f in found.findings if f.answer == "holds"} == {None}
