@@ -1,13 +1,15 @@
-"""Sessions: `bench` measures, `tests` checks, `lint` and `types` read. Plain pip, pinned versions.
+"""Sessions: `bench` and `claims` measure, `tests` and `browser` check, `lint` and `types` read.
 
-`bench` and `tests` run in the environment of the session `frameworks`, since the frameworks take
-3.6 GB. An environment is installed again only when pyproject.toml or constraints.txt changed.
+Plain pip, pinned versions. The first three run in the environment of the session `frameworks`,
+since the frameworks take 3.6 GB. An environment is installed again only when pyproject.toml or
+constraints.txt changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -48,10 +50,12 @@ def _install_once(session: nox.Session, *arguments: str) -> None:
     stamp.write_text(wanted.hexdigest())
 
 
-def _run_with_frameworks(session: nox.Session, *arguments: str) -> None:
-    """Run a module with the interpreter of the session `frameworks`."""
+def _run_with_frameworks(
+    session: nox.Session, *arguments: str, codes: tuple[int, ...] = (0,)
+) -> None:
+    """Run a module with the interpreter of the session `frameworks`; it may end with any code."""
     python = session.cache_dir.parent / "frameworks" / "bin" / "python"
-    session.run(str(python), "-m", *arguments, external=True)
+    session.run(str(python), "-m", *arguments, external=True, success_codes=list(codes))
 
 
 @nox.session
@@ -67,9 +71,31 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", requires=["frameworks"])
+def claims(session: nox.Session) -> None:
+    """Judge what others claim: `nox -s claims -- T4`; measures what decides it first.
+
+    Statuses 1 and 3 are verdicts (refuted, inconclusive) and no failures of the session.
+    """
+    _run_with_frameworks(session, "bench", "claims", "--run", *session.posargs, codes=(0, 1, 3))
+
+
+@nox.session(venv_backend="none", requires=["frameworks"])
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
     _run_with_frameworks(session, "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Open the report's page in a headless Chromium; the frameworks are not needed."""
+    absent = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if absent:
+        session.error(
+            f"{' and '.join(absent)} not found: "
+            "apt-get install --no-install-recommends chromium chromium-driver"
+        )
+    _install_once(session, "--editable", ".[report,browser]")
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session(venv_backend="none")

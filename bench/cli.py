@@ -6,12 +6,15 @@ Nothing below this module prints an error or decides an exit status.
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from bench.cli_claims import claims
 from bench.cli_compare import compare
 from bench.cli_run import run
 from bench.cli_versus import versus
@@ -31,10 +34,11 @@ Examples:
   python -m bench run                        ten minutes, LSTM over sequence length
   python -m bench run --preset smoke         a minute or two: does it run here
   python -m bench report results/local/RUN   its tables again
+  python -m bench claims --run               what others claim, judged by this host
   python -m bench COMMAND --help             more, with examples
 
-Exit status: 0; 1 if a job of a run failed, or is slower in a comparison; 2 for wrong input,
-nothing written; 3 where a comparison cannot tell; 130 interrupted.
+Exit status: 0; 1 if a job of a run failed, is slower in a comparison, or a claim is refuted; 2 for
+wrong input, nothing written; 3 where a comparison or a claim cannot be told; 130 interrupted.
 """
 
 
@@ -54,6 +58,7 @@ def cli(context: click.Context) -> None:
 cli.add_command(run)
 cli.add_command(versus)
 cli.add_command(compare)
+cli.add_command(claims)
 
 _REPORT_EPILOG = """\b
 Examples:
@@ -68,26 +73,45 @@ Examples:
     "--out", type=FOLDER, metavar="FOLDER", help="Where the tables go. [default: one run's folder]"
 )
 def report(runs: tuple[Path, ...], out: Path | None) -> int:
-    """Print the tables of one run or several, and write them as Markdown, HTML, LaTeX and CSV.
+    """Print the tables of one run or several, and write them as a page, Markdown, LaTeX and CSV.
 
-    Everything is derived again from the samples. Several runs stand side by side and are never
-    averaged.
+    The page, index.html, opens without a network; plots and raw records lie beside it.
+
+    Everything is derived again from the samples. A folder of runs, as `claims --run` leaves one, is
+    all of them. Several runs stand side by side and are never averaged.
     """
     from rich.console import Console
 
     from bench import report as reports
-    from bench.store import read_run
+    from bench.store import MANIFEST, read_all
 
     if len(runs) > 1 and out is None:
         raise UsageError(f"report of {len(runs)} runs: name a folder for the tables with --out")
     folder = out or runs[0]
-    if (folder / "manifest.json").exists() and folder.resolve() not in {r.resolve() for r in runs}:
+    if (folder / MANIFEST).exists() and folder.resolve() not in {r.resolve() for r in runs}:
         raise UsageError(f"output folder {folder}: holds another run; name a new one")
-    result = reports.build([read_run(folder) for folder in runs])
-    reports.print_report(result, Console())
-    written = reports.write(result, folder)
-    click.echo(f"\n{folder}: {', '.join(path.name for path in written)}")
+    reports.prepare()
+    with _keeping_everything():
+        result = reports.build(read_all(runs))
+        reports.print_report(result, Console())
+        written = reports.write(result, folder)
+    click.echo(f"\n{folder}: {', '.join(reports.named(written, folder))}")
     return OK
+
+
+@contextmanager
+def _keeping_everything() -> Iterator[None]:
+    """Without the search for garbage: nothing of a run is any before its report is written.
+
+    Records are many objects; looking through them again and again would take a third of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 _LIST_EPILOG = """\b
@@ -103,10 +127,11 @@ Examples:
     "--cells", "what", flag_value="cells", help="Cells, and which strategies compute them."
 )
 @click.option("--presets", "what", flag_value="presets", help="Named sweeps.")
+@click.option("--claims", "what", flag_value="claims", help="Claims, and what decides them.")
 @click.option("--devices", "what", flag_value="devices", help="Devices that frameworks find here.")
 @click.option("--markdown", is_flag=True, help="With --cells: as a page with every reason.")
 def list_(what: str | None, *, markdown: bool) -> int:
-    """Say what there is to choose from: implementations, cells, presets, devices, or one of them.
+    """Say what there is to choose from: implementations, cells, presets, claims, devices; or one.
 
     Devices are asked of every framework in a process of its own, which takes some seconds.
     """
@@ -126,6 +151,8 @@ def list_(what: str | None, *, markdown: bool) -> int:
         listing.print_cells(console)
     if what in (None, "presets"):
         listing.print_presets(console)
+    if what in (None, "claims"):
+        listing.print_claims(console)
     if what in (None, "devices"):
         listing.print_devices(console)
     return OK

@@ -1,25 +1,31 @@
-"""Rewrite the README's table from the published run: `python benchmarks/readme_table.py`.
+"""Rewrite the README's tables from the published runs: `python benchmarks/readme_table.py`.
 
-The rows are those of its static-dynamic table in which a static strategy was measured, derived from
-the records by the code as it is now.
+One has the rows of a run's static-dynamic table in which a static strategy was measured, the other
+the verdicts on claims, which `results/README.md` has too. Both are derived from the records by the
+code as it is now.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.report import build
-from bench.store import read_run
+from bench.claims.judge import judge
+from bench.claims.model import Verdict
+from bench.report import build, labels_of
+from bench.report.markdown import escaped
+from bench.store import read_all, read_run
 
 ROOT = Path(__file__).parents[1]
 #: The run that the table is of.
 RUN = "results/2026-11-24-lstm-cpu"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+#: The folder of runs that the verdicts are from.
+CLAIMS = "results/2026-11-26-claims-cpu"
 
 #: Which strategies of the table are unrolled.
 STATIC = ("tensorflow/static", "torch/static", "torch/traced", "jax/static")
@@ -50,16 +56,56 @@ def table() -> str:
     return str(pd.DataFrame(shown).to_markdown(index=False, colalign=alignment))
 
 
-def rewritten(readme: str) -> str:
-    """The README with the table between its markers."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+def verdicts(folder: str) -> str:
+    """The Markdown table of the verdicts; `folder` is where the links start from."""
+    runs = read_all([ROOT / CLAIMS])
+    found = judge(runs, labels_of(runs))
+    rows = [
+        {
+            "claim": f"[{v.id}]({folder}claims.md#{v.id.lower()}): {escaped(v.sentence)}",
+            "verdict": f"**{v.answer}**" if v.answer in ("holds", "refuted") else v.answer,
+            "effect": escaped("-" if v.deciding is None else v.deciding.said),
+            "where": _where(v),
+        }
+        for v in found
+    ]
+    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+
+
+def _where(verdict: Verdict) -> str:
+    """What the effect is of, and where; or why there is none."""
+    found = verdict.deciding
+    if found is None:
+        return escaped(verdict.reason)
+    what = f"{found.statement}, " if found.blocks else ""
+    return escaped(f"{what}{found.place}; {verdict.reason}")
+
+
+def rewritten(text: str, tables: Mapping[str, str]) -> str:
+    """A page with each table between its markers."""
+    for name, table_text in tables.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{table_text}\n{end}{after}"
+    return text
+
+
+def pages() -> dict[Path, str]:
+    """The pages with tables, as they should be."""
+    readme, results = ROOT / "README.md", ROOT / "results" / "README.md"
+    bundle = Path(CLAIMS)
+    return {
+        readme: rewritten(
+            readme.read_text(), {"table": table(), "verdicts": verdicts(f"{CLAIMS}/")}
+        ),
+        results: rewritten(results.read_text(), {"verdicts": verdicts(f"{bundle.name}/")}),
+    }
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text()))
+    for path, text in pages().items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import settings
 import backends
 from backends.api import Backend, Case, Mode, Runner
 from bench import outcome
+from bench.report import page
 from tests.checks import Build
 from tests.scripted_runs import left_behind, registered
 
@@ -24,6 +26,7 @@ settings.load_profile("repeatable")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): runs in one process with its group")
+    config.addinivalue_line("markers", "draws: plots of its reports are really drawn")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,6 +59,25 @@ def build_with() -> Callable[[str], Build]:
         return build
 
     return of
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw nothing, which takes seconds for each report, but where a test is marked `draws`."""
+    page.remember_nothing()
+    if request.node.get_closest_marker("draws"):
+        yield
+        return
+
+    def drawn(what: str, given: str = "") -> str:
+        return (
+            "vegaEmbed = null;"
+            if what == "bundle"
+            else json.dumps([["<svg/>", ""]] * len(json.loads(given)))
+        )
+
+    with patch("bench.report.charts.in_another_process", drawn):
+        yield
 
 
 @pytest.fixture

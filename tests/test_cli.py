@@ -130,7 +130,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run --backend jax --strategy static,fused", ["strategy fused", "jax has static"]),
         ("run --preset nowhere.toml", ["nowhere.toml", "No such file"]),
         ("report", ["RUN"]),
-        ("report nowhere", ["run nowhere", "manifest.json"]),
+        ("report nowhere", ["run nowhere", "no such folder"]),
         ("report one two", ["2 runs", "--out"]),
         ("export nowhere", ["run nowhere", "manifest.json"]),
         ("export nowhere --format csv", ["'csv'", "pytest-benchmark"]),
@@ -202,9 +202,9 @@ def test_an_output_folder_in_use_is_refused_before_anything_else(
     assert "holds other files" in refused(capsys, "run", "--out", "used", "--cell", "nonsense")
     assert cli.main(["run", *DRAWN, "--out", "new"]) == 0
     capsys.readouterr()
-    before = {path: path.read_bytes() for path in Path("new").iterdir()}
+    before = {path: path.read_bytes() for path in Path("new").rglob("*") if path.is_file()}
     assert "holds another run" in refused(capsys, "run", *DRAWN, "--out", "new")
-    assert {path: path.read_bytes() for path in Path("new").iterdir()} == before
+    assert {path: path.read_bytes() for path in before} == before
     assert "is a file" in refused(capsys, "run", "--out", "used/notes.txt")
     assert len(engine.calls) == 1
 
@@ -280,7 +280,7 @@ def test_a_run_hands_the_sweep_to_the_engine_and_writes_its_tables(
     assert call["command"].startswith("python -m bench run --preset smoke")
     assert "'7, 9'" in call["command"]
     left = {path.name for path in Path("out").iterdir()}
-    assert {"records.jsonl", "manifest.json", "report.md", "report.html"} <= left
+    assert {"records.jsonl", "manifest.json", "report.md", "index.html", "plots"} <= left
     out, err = capsys.readouterr()
     assert "out: records.jsonl" in out
     assert "benchmark.json" in out
@@ -328,7 +328,7 @@ def test_a_run_that_cannot_be_exported_is_still_a_run(
     monkeypatch.setattr(export, "export", WRITE_BENCHMARK)
     engine.change = synthetic.ends(Status.UNSUPPORTED, "nothing is")
     assert cli.main(["run", *DRAWN, "--out", "out"]) == 0
-    assert "not everything was written: run out: no job ended ok" in capsys.readouterr().err
+    assert "not everything was written: run out: no timed job ended ok" in capsys.readouterr().err
     assert Path("out/report.md").exists()
 
 
@@ -368,8 +368,10 @@ def test_a_report_of_several_runs_goes_to_a_folder_of_its_own(
     written = {path.name for path in Path("a").iterdir()}
     capsys.readouterr()
     assert cli.main(["report", "a", "b", "--out", "both"]) == 0
-    assert "both: report.md" in capsys.readouterr().out
-    assert Path("both/report.html").exists()
+    assert "both: index.html, report.md" in capsys.readouterr().out
+    assert Path("both/index.html").exists()
+    (copy,) = Path("both/raw").glob("2-*/records.jsonl")
+    assert copy.read_bytes() == Path("b/records.jsonl").read_bytes()
     Path("a/report.md").unlink()
     assert cli.main(["report", "a"]) == 0
     assert {path.name for path in Path("a").iterdir()} == written

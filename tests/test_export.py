@@ -181,7 +181,7 @@ def test_the_folder_holds_the_file_and_nothing_else_new(spoiled: tuple[Run, Path
 def test_nothing_to_export_is_said_and_writes_nothing(tmp_path: Path) -> None:
     drawn = synthetic.run(small(), change=synthetic.ends(Status.CRASHED, "it died"))
     run = stored(tmp_path / "run", drawn)
-    with pytest.raises(UsageError, match="no job ended ok"):
+    with pytest.raises(UsageError, match="no timed job ended ok"):
         export(run, run.folder / "benchmark.json")
     assert not (run.folder / "benchmark.json").exists()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.record import Status
-from bench.report import Report, build, html, latex, markdown
+from bench.report import Report, build, latex, markdown, page
 from bench.report.reason import LONGEST, headed, headline
 from bench.worker import LONGEST_REASON, failure
 from tests import synthetic
@@ -62,7 +62,7 @@ def test_a_traceback_begins_with_what_was_raised_and_stays_whole(reason: str, st
     assert footnote.endswith(reason.strip())
     assert f"[1] {start}" in " ".join(terminal(report, 300).split())
     assert "Traceback" not in terminal(report, 300)
-    assert f"<pre>{start[:10]}" in html.render(report)
+    assert f"<pre>{start[:10]}" in page.render(report)
     assert f"1. ` {start}" in markdown.render(report)
     assert rf"\item[{{[1]}}] {start[:10]}" in latex.render(report)
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import format as fmt
 from bench.errors import UsageError
 from bench.record import Status
-from bench.report import Report, build, html, latex, markdown, write
-from bench.report import format as fmt
+from bench.report import Report, build, latex, markdown, page, write
 from tests import synthetic
 from tests.reading import broken_report, plain_report, table, terminal
 
@@ -33,7 +33,7 @@ def _broken() -> Report:
 class Tags(HTMLParser):
     """The tags and the text of a page; fails where tags do not nest."""
 
-    VOID = frozenset({"meta", "br"})
+    VOID = frozenset({"meta", "br", "link"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,17 +54,17 @@ class Tags(HTMLParser):
 
 
 def test_html_escapes_what_records_and_hosts_say(broken: Report) -> None:
-    page = html.render(broken)
+    document = page.render(broken)
     tags = Tags()
-    tags.feed(page)
+    tags.feed(document)
     assert not tags.open
-    assert not {"script", "i"} & tags.seen
+    assert not {"i", "img"} & tags.seen
     text = "".join(tags.text)
     assert "<script>alert(1)</script>" in text
     assert "<i>héllo</i> & co_1|x" in text
-    assert "\x1b" not in page
-    assert "src=" not in page
-    assert "prefers-color-scheme: dark" in page
+    assert "\x1b" not in document
+    assert "src=" not in document
+    assert "prefers-color-scheme: dark" in document
 
 
 def test_latex_escapes_what_records_and_hosts_say(broken: Report) -> None:
@@ -112,10 +112,12 @@ def test_the_terminal_says_which_columns_it_left_out(plain: Report) -> None:
 def test_files(plain: Report, tmp_path: Path) -> None:
     paths = write(plain, tmp_path / "new" / "folder")
     assert [path.name for path in paths] == [
-        "report.md", "report.html", "report.tex",
+        "index.html", "report.md", "report.tex",
         *(f"{found.name}.csv" for found in plain.tables),
+        *(f"{plot.name}.{kind}" for plot in plain.plots for kind in ("svg", "png")),
     ]  # fmt: skip
-    assert all(path.read_text(encoding="utf-8") for path in paths)
+    texts = [path for path in paths if path.suffix != ".png"]
+    assert all(path.read_text(encoding="utf-8") for path in texts)
     back = pd.read_csv(tmp_path / "new" / "folder" / "ranking.csv")
     exact = table(plain, "ranking").frame
     np.testing.assert_array_equal(back["ratio"], exact["ratio"])
@@ -127,7 +129,7 @@ def test_what_cannot_be_encoded_or_is_huge_is_still_written(tmp_path: Path) -> N
     )
     report = build([synthetic.run(change=change, id="\x1b[31mred\udcff")])
     sizes = {path.name: path.stat().st_size for path in write(report, tmp_path)}
-    assert sizes["report.html"] > 160_000
+    assert sizes["index.html"] > 160_000
     assert sizes["report.md"] < 50_000
     assert sizes["report.tex"] < 50_000
     assert len(terminal(report)) < 50_000

@@ -2,7 +2,7 @@
 
     report = build([read_run(folder)])
     print_report(report, Console())
-    write(report, Path("report"))
+    write(report, Path("report"))  # and open report/index.html
 
 Runs of several hosts stand side by side and are never averaged. `write` needs the extra `report`.
 """
@@ -11,33 +11,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 from rich.console import Console
 
 from backends import install_line
+from bench.claims.judge import Labelled, judge_groups
+from bench.claims.model import Verdict
+from bench.claims.registry import CLAIMS
 from bench.errors import UsageError
-from bench.report import terminal
+from bench.evidence import Group, groups_of, reading_order
+from bench.format import plain
+from bench.report import claims_markdown, files, terminal
 from bench.report.checks import memory, outputs
-from bench.report.evidence import Group, groups_of, reading_order
-from bench.report.format import plain
 from bench.report.instrument import identical
 from bench.report.latency import latency
 from bench.report.model import Layout, Report, RunSummary, Table
 from bench.report.pairs import static_dynamic
+from bench.report.plots import plots
 from bench.report.ranking import ranking
 from bench.report.summary import same_everywhere, summary
-from bench.store import Run
+from bench.report.then_and_now import then_and_now
+from bench.report.verdicts import verdict_table
+from bench.store import Run, mapping_in
 
-_TABLES = (static_dynamic, ranking, latency, memory, outputs, identical)
+_TABLES = (static_dynamic, then_and_now, ranking, latency, memory, outputs, identical)
 
 #: File -> the module whose `render(report) -> str` writes it.
-_DOCUMENTS = {"report.md": "markdown", "report.html": "html", "report.tex": "latex"}
+_DOCUMENTS = {"report.md": "markdown", "report.tex": "latex"}
 
-#: What those modules need besides pandas.
-_NEEDED = ("jinja2", "tabulate")
+#: What those modules, the page and its plots need besides pandas.
+_NEEDED = ("jinja2", "altair", "vl_convert")
 
 
 def build(runs: Sequence[Run]) -> Report:
@@ -46,13 +54,16 @@ def build(runs: Sequence[Run]) -> Report:
         raise UsageError("report: no run was named")
     groups: list[Group] = []
     summaries: list[RunSummary] = []
-    for label, run in zip(_labels(runs), runs, strict=True):
+    labelled: list[Labelled] = []
+    for label, run in zip(labels_of(runs), runs, strict=True):
         found, faults = groups_of(run, label)
+        labelled.append(Labelled(run=run, label=label, groups=found))
         groups += found
         summaries.append(summary(run, label, found, faults))
     # A stable sort: runs stay in the order in which they were named.
     groups.sort(key=reading_order)
     layout = Layout.of(groups, several_runs=len(runs) > 1)
+    verdicts = _relevant(labelled)
     tables = [table for make in _TABLES if (table := make(groups, layout)) is not None]
     return Report(
         title=_title(runs),
@@ -60,29 +71,77 @@ def build(runs: Sequence[Run]) -> Report:
         runs=summaries,
         tables=tables,
         footnotes=layout.footnotes.texts,
+        plots=plots(tables, [(run.label, run.run) for run in labelled], layout),
+        verdicts=verdicts,
+        claims=verdict_table(verdicts) if verdicts else None,
     )
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.md, report.html, report.tex and one CSV a table; return their paths.
+def _relevant(runs: Sequence[Labelled]) -> list[Verdict]:
+    """The verdicts of which the runs say something; all where they were to decide claims."""
+    verdicts = judge_groups(runs)
+    wanted = {preset for claim in CLAIMS.values() for preset in claim.presets}
+    names = {mapping_in(run.run.manifest, "sweep").get("name") for run in runs}
+    if names & wanted:
+        return verdicts
+    return [verdict for verdict in verdicts if verdict.answer != "no data"]
 
-    Raises `UsageError` where the extra `report` is not installed or the folder cannot be written.
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write a folder that can be sent to somebody, and return what is new in it.
+
+    index.html, report.md and report.tex, one CSV a table, every plot as SVG and PNG, and the raw
+    records where they do not lie there already. Raises `UsageError` where the extra `report` is not
+    installed or the folder cannot be written.
     """
     absent = [name for name in _NEEDED if find_spec(name) is None]
     if absent:
         raise UsageError(f"{', '.join(absent)} not installed: {install_line('report')}")
-    files = {
-        name: str(import_module(f"bench.report.{module}").render(report))
-        for name, module in _DOCUMENTS.items()
-    }
-    files |= {f"{table.name}.csv": table.frame.to_csv(index=False) for table in report.tables}
+    page, charts = (import_module(f"bench.report.{module}") for module in ("page", "charts"))
+    raw = files.raw_files(report, folder)
+    with ThreadPoolExecutor(max_workers=1) as other:  # it waits for another process
+        drawn = other.submit(charts.pictures, report.plots)
+        texts = {
+            name: str(import_module(f"bench.report.{module}").render(report))
+            for name, module in _DOCUMENTS.items()
+        }
+        if report.verdicts:
+            texts["claims.md"] = claims_markdown.render(report)
+        texts |= dict(files.csv_files(report))
+        texts = {"index.html": str(page.render(report, raw)), **texts}
+        contents = {name: _encoded(text) for name, text in texts.items()}
+        for plot, (svg, png) in zip(report.plots, drawn.result(), strict=True):
+            contents |= {f"{files.PLOTS}/{plot.name}.svg": _encoded(svg)}
+            contents |= {f"{files.PLOTS}/{plot.name}.png": png}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        if report.plots:
+            (folder / files.PLOTS).mkdir(exist_ok=True)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        copied = files.copy_raw(raw, folder)
     except OSError as error:
         raise UsageError(f"report folder {folder}: {error.strerror}") from error
-    return [folder / name for name in files]
+    return [*(folder / name for name in contents), *copied]
+
+
+def named(paths: Sequence[Path], folder: Path) -> list[str]:
+    """What was written in few words: files by name, folders with the number of theirs."""
+    names = [path.relative_to(folder) for path in paths]
+    counts = Counter(name.parts[0] for name in names if len(name.parts) > 1)
+    top = [name.name for name in names if len(name.parts) == 1]
+    return [*top, *(f"{name}/ ({count} files)" for name, count in counts.items())]
+
+
+def prepare() -> None:
+    """Begin with what `write` needs and takes a second to start, beside whatever comes first."""
+    if all(find_spec(name) for name in _NEEDED):
+        page = import_module("bench.report.page")
+        Thread(target=page.bundle, daemon=True).start()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -90,7 +149,7 @@ def print_report(report: Report, console: Console) -> None:
     terminal.show(report, console)
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
+def labels_of(runs: Sequence[Run]) -> list[str]:
     """The runs' ids; where two are the same, numbered."""
     names = [plain(str(run.manifest.get("id", run.folder.name))) for run in runs]
     counts = Counter(names)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bench import format as fmt
+from bench.evidence import CALIBRATION, Evidence, Group, kind_of
 from bench.record import MEASURES
-from bench.report import format as fmt
-from bench.report.evidence import CALIBRATION, Evidence, Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.pairs import SMALL_BYTES
 from bench.report.rows import ends, identity, over_blocks, ranges, spread

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from bench import format as fmt
 from bench import stats
 from bench.compare import NOT_PLANNED, Comparison, Longest, Row, Unmatched
+from bench.evidence import Group, kind_of
 from bench.hosts import other_differences
 from bench.longest import Search
 from bench.record import Job
-from bench.report import format as fmt
-from bench.report.evidence import Group, kind_of
 from bench.report.model import Layout, Report, RunSummary, Table
 from bench.report.rows import ratio_columns
 from bench.report.summary import SETTLED_BLOCKS, same_everywhere

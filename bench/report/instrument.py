@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import pandas as pd
 
+from bench import format as fmt
 from bench import stats
 from bench.axes import RANKED
-from bench.floors import Floors, Twins, alone_change
+from bench.evidence import Group, kind_of
+from bench.floors import Floors, Twins
 from bench.measure import SAMPLE_S
-from bench.pairs import Pair, declared
 from bench.record import TWIN_IN_OTHER, Measure
-from bench.report import format as fmt
-from bench.report.evidence import Group, kind_of
+from bench.report import interference
+from bench.report.interference import Change
 from bench.report.model import Layout, Table
 from bench.report.rows import MARGIN, intervals, level, ratio_columns
 from bench.store import Run, mapping_in
@@ -31,11 +31,6 @@ further out than half the margin of {margin}, too coarse to show that two things
 fast, and a difference must be beyond floor and margin together. No interval: there are fewer \
 than two blocks."""
 
-#: Arms interfere where alone and paired differ by more than this, and than so many times what the
-#: identical pairs of their worker do.
-INTERFERENCE = stats.MARGIN
-BEYOND_TWINS = 3
-
 #: What the instrument may add to a sample: a fifth of a percent of the shortest.
 MOST_OVERHEAD_S = 2e-6
 
@@ -45,7 +40,7 @@ _JUDGED: tuple[Measure, ...] = ("steady", "cold")
 
 def identical(groups: Sequence[Group], _layout: Layout) -> Table | None:
     """A/A pairs; one row a backend, mode, device and way of measuring, in each run."""
-    pairs = _pairs(groups)
+    pairs = sorted(_pairs(groups), key=lambda pair: pair[2].job.mode)
     if not any(twins.floor.measured for _, _, twins in pairs):
         return None  # one block: there is nothing to say of any of them
     several = len({run for run, _, _ in pairs}) > 1
@@ -59,7 +54,7 @@ def identical(groups: Sequence[Group], _layout: Layout) -> Table | None:
             "floor": [f"{100 * value:.1f} %" for value in frame["floor"]],
             "verdict": frame["verdict"],
         }
-    ).sort_values("mode", kind="stable", ignore_index=True)
+    )
     return Table(
         name="identical",
         title="The instrument: identical pairs",
@@ -112,7 +107,7 @@ def _verdict(floors: Floors, twins: Twins) -> str:
     return "failed" if floors.failed(twins) else "wide" if twins.floor.wide else "ok"
 
 
-def warnings(groups: Sequence[Group]) -> list[str]:
+def warnings(groups: Sequence[Group], changed: Sequence[Change]) -> list[str]:
     """What a reader must know before any figure: A/A pairs that failed or lack, interference."""
     failed = [
         f"A/A failed: {_named(t)} {t.job.mode} differs from itself, "
@@ -120,15 +115,8 @@ def warnings(groups: Sequence[Group]) -> list[str]:
         for _, floors, t in _pairs(groups)
         if t.ratio is not None and floors.failed(t)
     ]
-    interfering = [
-        f"interference: {pair.label} T={group.case.seq_len} {group.mode}: with each measured by "
-        f"itself the ratio is another by {math.expm1(change):+.0%}; in turns the two disturb each "
-        "other"
-        for group in groups
-        for pair, change in alone_against_paired(group)
-        if abs(change) > max(math.log1p(INTERFERENCE), BEYOND_TWINS * _meaningless(group, pair))
-    ]
-    return [*failed, *_lacking(groups), *interfering, *_failed_alone(groups)]
+    disturbed = interference.warnings(groups, changed)
+    return [*failed, *_lacking(groups), *disturbed, *_failed_alone(groups)]
 
 
 def _withheld(twins: Twins) -> str:
@@ -183,33 +171,11 @@ def _failed_alone(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def alone_against_paired(group: Group) -> list[tuple[Pair, float]]:
-    """By how much the log ratio of a pair is another with each arm by itself than in turns."""
-    found = []
-    for pair in declared():
-        a, b = (group.get(name, "steady") for name in (pair.a, pair.b))
-        change = alone_change(a.believed, b.believed)
-        if change is not None:
-            found.append((pair, change))
-    return found
-
-
-def _meaningless(group: Group, pair: Pair) -> float:
-    """The largest change of the backend's identical pairs: what two that are the same show."""
-    changes = (
-        twins.alone_change
-        for twins in group.floors.twins
-        if (twins.job.backend, twins.job.mode) == (pair.backend, group.mode)
-        and not twins.job.has_second_worker
-    )
-    return max((abs(change) for change in changes if change is not None), default=0.0)
-
-
-def facts(run: Run, groups: Sequence[Group]) -> dict[str, str]:
+def facts(run: Run, changed: Sequence[Change]) -> dict[str, str]:
     """Lines of the run's header about the instrument."""
     return {
         "instrument": "; ".join(
-            text for text in (_overhead(run), _noise(run), _alone(groups)) if text
+            text for text in (_overhead(run), _noise(run), interference.most(changed)) if text
         )
     }
 
@@ -261,12 +227,3 @@ def _noise(run: Run) -> str:
         reasons.update(str(r).split(",")[0] for r in given if r) if isinstance(given, list) else 0
     said = f"{len(noisy)} of {len(labels)} measurements disturbed"
     return f"{said} (most often: {reasons.most_common(1)[0][0]})" if reasons else said
-
-
-def _alone(groups: Sequence[Group]) -> str:
-    changes = [change for group in groups for _, change in alone_against_paired(group)]
-    if not changes:
-        return ""
-    most = math.exp(max(map(abs, changes)))
-    text = f"{most - 1:.1%}" if most < 1.995 else f"a factor of {most:.1f}"
-    return f"ratios alone and paired differ by up to {text}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from backends.products import flops
+from bench import format as fmt
 from bench import stats
+from bench.evidence import Evidence, Group, kind_of
 from bench.record import TO_FIRST
-from bench.report import format as fmt
-from bench.report.evidence import Evidence, Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.rows import (
     ends,
@@ -124,11 +125,15 @@ def _is_size(name: str) -> bool:
 
 
 def _programs(frame: pd.DataFrame) -> list[str]:
-    sizes = frame[[column for column in frame.columns if _is_size(column)]]
+    names = [str(column) for column in frame.columns if _is_size(str(column))]
+    if not names:
+        return [fmt.NONE] * len(frame)
     return [
         ", ".join(
-            f"{n:,.0f} {str(name).removeprefix('program_')}" for name, n in row.dropna().items()
+            f"{n:,.0f} {name.removeprefix('program_')}"
+            for name, n in zip(names, sizes, strict=True)
+            if not math.isnan(n)
         )
         or fmt.NONE
-        for _, row in sizes.iterrows()
+        for sizes in zip(*(frame[name].tolist() for name in names), strict=True)
     ]

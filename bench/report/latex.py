@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from bench.report.format import plain, shortened
-from bench.report.markdown import LONGEST
+from bench.format import plain, shortened
+from bench.report.markdown import LONGEST, MOST_ROWS
 from bench.report.model import Report, RunSummary, Table
 
 _PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
@@ -31,14 +30,16 @@ _SPECIAL: Mapping[str, str] = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
+_TRANSLATED = str.maketrans(dict(_SPECIAL))
+
 
 def render(report: Report) -> str:
     """The whole report in one document."""
     parts = [rf"\section*{{{escaped(report.title)}}}", escaped(report.case)]
     parts += [_run(run) for run in report.runs]
-    for table in report.tables:
+    for table in report.all_tables:
         parts += [rf"\subsection*{{{escaped(table.title)}}}", escaped(table.caption)]
-        parts.append(_table(table))
+        parts += [_table(table.first(MOST_ROWS)), escaped(table.cut_off(MOST_ROWS))]
     if report.footnotes:
         items = "\n".join(
             rf"\item[{{[{n}]}}] {escaped(shortened(text, LONGEST))}"
@@ -57,18 +58,29 @@ def _run(run: RunSummary) -> str:
 
 def _table(table: Table) -> str:
     left = {*table.heads, *table.words}
-    style = table.display.style.hide(axis="index").format(escaped)
-    style = style.format_index(escaped, axis="columns")
-    body = style.to_latex(
-        environment="longtable",
-        hrules=True,
-        column_format="".join("l" if c in left else "r" for c in table.display.columns),
+    names = [str(name) for name in table.display.columns]
+    head = [r"\toprule", _line(names), r"\midrule"]
+    columns = (table.display[name].tolist() for name in table.display.columns)
+    return "\n".join(
+        [
+            r"{\scriptsize",
+            rf"\begin{{longtable}}{{{''.join('l' if name in left else 'r' for name in names)}}}",
+            *(*head, r"\endfirsthead", *head, r"\endhead"),
+            r"\midrule",
+            rf"\multicolumn{{{len(names)}}}{{r}}{{Continued on next page}} \\",
+            *(r"\midrule", r"\endfoot", r"\bottomrule", r"\endlastfoot"),
+            *(_line(cells) for cells in zip(*columns, strict=True)),
+            r"\end{longtable}",
+            "}",
+        ]
     )
-    return f"{{\\scriptsize\n{body}}}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(escaped(cell) for cell in cells) + r" \\"
 
 
 def escaped(text: object) -> str:
     """Text from outside as text; what the fonts of the preamble lack becomes a question mark."""
     known = plain(str(text)).encode("latin-1", errors="replace").decode("latin-1")
-    safe = re.sub(r"[\\~^<>|&%$#_{}]", lambda match: _SPECIAL[match[0]], known)
-    return safe.replace("--", "-{}-")  # two hyphens would be set as a dash
+    return known.translate(_TRANSLATED).replace("--", "-{}-")  # two hyphens would be set as a dash

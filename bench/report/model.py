@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from backends.api import Case
+from bench.claims.model import Verdict
+from bench.evidence import Group, Outcome
+from bench.format import plain
 from bench.record import Status
-from bench.report.evidence import Group, Outcome
-from bench.report.format import plain
 from bench.report.reason import headed
 
 #: The letters of `backends.api`; other fields of a case are called what they are.
@@ -41,6 +44,15 @@ class Table:
     words: tuple[str, ...]
     spare: tuple[str, ...]
 
+    def first(self, rows: int) -> Table:
+        """As much of the table as somebody may read in one piece."""
+        return self if len(self.display) <= rows else replace(self, display=self.display[:rows])
+
+    def cut_off(self, rows: int) -> str:
+        """What is said of the rest; nothing where there is none."""
+        more = len(self.display) - rows
+        return f"The first {rows:,} rows; {self.name}.csv has {more:,} more." if more > 0 else ""
+
     def columns(self) -> list[str]:
         """The columns of `display` but its heads."""
         return [column for column in self.display.columns if column not in self.heads]
@@ -62,18 +74,49 @@ def _said(head: str, value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run in words: `facts` are labelled lines, `warnings` what a reader must know first."""
+    """A run in words: `facts` are labelled lines, `warnings` what a reader must know first.
+
+    `folder` is where its records lie, None for what is no run of its own.
+    """
 
     label: str
     facts: Mapping[str, str]
     warnings: Sequence[str]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What is drawn, free of any library; `bench.report.charts` draws it.
+
+    `frame` has a row a mark: the columns that identify a row of a table (run, case, mode,
+    implementation), `panel` (the drawing that it is in, as a reader is told), `x`, `y`, and `low`
+    and `high` of its band, NaN where it has none. In a line plot `series` is what a line is of; in
+    a heat map it is the row of a tile, `text` what stands in it and `decided` whether there was a
+    verdict. `data` is the file with the same figures and more. `reading` says in a sentence what a
+    reader sees who cannot see it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    kind: Literal["lines", "decay", "heat"]
+    x: str
+    y: str
+    log_x: bool
+    log_y: bool
+    data: str
+    frame: pd.DataFrame
+    reading: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What a set of runs says.
 
-    `case` is what all cases have in common, `footnotes` the reasons that tables refer to as [1].
+    `case` is what all cases have in common, `footnotes` the reasons that tables refer to as [1],
+    `verdicts` what the runs say of declared claims, host by host, and `claims` the same as a table,
+    for writers that have no better way to show them.
     """
 
     title: str
@@ -81,6 +124,14 @@ class Report:
     runs: Sequence[RunSummary]
     tables: Sequence[Table]
     footnotes: Sequence[str]
+    verdicts: Sequence[Verdict] = ()
+    plots: Sequence[Plot] = ()
+    claims: Table | None = None
+
+    @property
+    def all_tables(self) -> list[Table]:
+        """The verdicts as a table, if there are any, and the tables."""
+        return [*([self.claims] if self.claims else []), *self.tables]
 
 
 @dataclass(kw_only=True)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bench import capacity, stats
+from bench import format as fmt
+from bench.evidence import CALIBRATION, Group
 from bench.pairs import Pair, declared
 from bench.record import MEASURES, TO_FIRST, Status
-from bench.report import format as fmt
-from bench.report.evidence import CALIBRATION, Group
 from bench.report.model import Footnotes, Layout, Table
 from bench.report.rows import MARGIN, ends, identity, intervals, level, over_blocks, ratio_columns
 
@@ -171,8 +171,7 @@ def _capacities(group: Group, pair: Pair) -> dict[str, object]:
 def _drift(group: Group, pair: Pair) -> stats.Ratio | None:
     """How the steady ratio moved within its blocks: the second half over the first."""
     a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
-    moves = [stats.paired_drift(a[block], b[block]) for block in sorted(a.keys() & b.keys())]
-    known = [math.log1p(move) for move in moves if not math.isnan(move)]
+    known = [math.log1p(move) for move in stats.paired_drifts(a, b) if not math.isnan(move)]
     return stats.ratio_of(known, group.confidence) if known else None
 
 

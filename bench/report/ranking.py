@@ -6,11 +6,20 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bench import format as fmt
 from bench import stats
-from bench.report import format as fmt
-from bench.report.evidence import Group, kind_of
+from bench.evidence import Group, kind_of
 from bench.report.model import Layout, Table
-from bench.report.rows import MARGIN, ends, identity, intervals, level, ratio_columns, spread
+from bench.report.rows import (
+    MARGIN,
+    ends,
+    identity,
+    intervals,
+    level,
+    ratio_columns,
+    spread,
+    steady_floor,
+)
 
 _CAPTION = """\
 Ratio: steady time over that of the fastest of the case, paired within blocks, with the {level} \
@@ -67,7 +76,7 @@ def _rows(group: Group) -> list[dict[str, object]]:
     names = [n for n in group.implementations("steady") if kind_of(n) not in _UNRANKED]
     ranked = [n for n in names if group.get(n, "steady").outcome.rankable]
     best, ratios = _against_fastest(group, ranked)
-    floors = {name: _floor(group, name, best) for name in ratios}
+    floors = {name: steady_floor(group, name, best) for name in ratios}
     withheld = any(floor.withholds for floor in floors.values())
     order = sorted(ratios, key=lambda name: (name != best, ratios[name].ratio))
     rest = [name for name in names if name not in ratios]
@@ -92,16 +101,6 @@ def _rows(group: Group) -> list[dict[str, object]]:
         }
         for name in order + rest
     ]
-
-
-def _floor(group: Group, name: str, best: str) -> stats.Floor:
-    """What a difference of two implementations must exceed; nothing for one and itself."""
-    if name == best:
-        return stats.UNMEASURED
-    a, b = (group.get(each, "steady").job.backend for each in (name, best))
-    if a == b:
-        return group.floors.within(a, group.mode, "steady")
-    return group.floors.between(a, b, group.mode)
 
 
 def _against_fastest(group: Group, ranked: Sequence[str]) -> tuple[str, dict[str, stats.Ratio]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from bench.report.format import shortened
+from bench.format import shortened
 
 #: A headline is a line or two on a terminal, and a file's name the smaller part of it.
 LONGEST, _LONGEST_NAME = 160, 40

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 
 import pandas as pd
 
+from backends.api import Case
+from bench import format as fmt
 from bench import stats
-from bench.report import format as fmt
-from bench.report.evidence import Group, Outcome
+from bench.evidence import Group, Outcome
 
 #: The margin of a verdict, as words.
 MARGIN = f"{100 * stats.MARGIN:g} %"
+
+
+_FIELDS = tuple(field.name for field in fields(Case))
 
 
 def identity(group: Group, implementation: str) -> dict[str, object]:
     """Which run, case, mode and implementation: what every row starts with."""
     return {
         "run": group.run,
-        **asdict(group.case),
+        **{name: getattr(group.case, name) for name in _FIELDS},
         "mode": group.mode,
         "implementation": implementation,
     }
@@ -63,6 +67,16 @@ def intervals(frame: pd.DataFrame, name: str, scale: float = 1.0) -> pd.Series[s
     """The ratios of a column times `scale` with their intervals, as words."""
     columns = (scale * frame[f"{name}{suffix}"] for suffix in ("", "_low", "_high"))
     return pd.Series(fmt.each(fmt.interval, *columns))
+
+
+def steady_floor(group: Group, a: str, b: str) -> stats.Floor:
+    """What a difference of two implementations' steady times must exceed; nothing for one alone."""
+    if a == b:
+        return stats.UNMEASURED
+    first, second = (group.get(name, "steady").job.backend for name in (a, b))
+    if first == second:
+        return group.floors.within(first, group.mode, "steady")
+    return group.floors.between(first, second, group.mode)
 
 
 def level(groups: Sequence[Group]) -> str:

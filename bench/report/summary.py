@@ -8,9 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 from backends.api import Case
-from bench.report import instrument
-from bench.report.evidence import Group, absent_reason
-from bench.report.format import digits, plain
+from bench.evidence import Group, absent_reason
+from bench.format import digits, plain
+from bench.report import instrument, interference
 from bench.report.model import LETTERS, Layout, RunSummary
 from bench.store import Run, mapping_in
 
@@ -23,6 +23,7 @@ _UNKNOWN = "unknown"
 def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]) -> RunSummary:
     """The header of one run. `faults` are what was found wrong with it besides its own."""
     manifest = run.manifest
+    changed = interference.changes(groups)
     facts = {
         "run": _line(manifest, "id", "created"),
         "command": _text(manifest.get("command")),
@@ -34,15 +35,16 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
         "load": f"{_text(manifest.get('load_before'))} before, "
         f"{_text(manifest.get('load_after'))} after (1-minute average)",
         "jobs": _statuses(groups),
-        **instrument.facts(run, groups),
+        **instrument.facts(run, changed),
     }
     return RunSummary(
         label=label,
+        folder=run.folder,
         facts={name: plain(text) for name, text in facts.items() if text},
         warnings=[
             plain(text)
             for text in (
-                *instrument.warnings(groups),
+                *instrument.warnings(groups, changed),
                 *instrument.costly(run),
                 *_warnings(run, groups),
                 *faults,
@@ -137,7 +139,7 @@ def _blocks(groups: Sequence[Group]) -> str:
         f"{_span(_believed(groups, measure))} of {count} {measure}"
         for measure, count in planned.items()
     )
-    return f"{text} (preliminary)" if _fewest(groups) < SETTLED_BLOCKS else text
+    return f"{text} (preliminary)" if _is_preliminary(groups) else text
 
 
 def _span(counts: Sequence[int]) -> str:
@@ -148,8 +150,15 @@ def _span(counts: Sequence[int]) -> str:
 
 
 def _fewest(groups: Sequence[Group]) -> int:
-    """The steady blocks of the job that has the fewest, of those that have any."""
-    return min(_believed(groups, "steady"), default=0)
+    """The blocks of the timed job that has the fewest, of those that have any."""
+    steady = any(measure == "steady" for group in groups for _, measure in group.jobs)
+    return min(_believed(groups, "steady" if steady else "cold"), default=0)
+
+
+def _is_preliminary(groups: Sequence[Group]) -> bool:
+    """Whether there are times, and few blocks of them."""
+    timed = any(m in ("steady", "cold") for group in groups for _, m in group.jobs) or not groups
+    return timed and _fewest(groups) < SETTLED_BLOCKS
 
 
 def _statuses(groups: Sequence[Group]) -> str:
@@ -159,9 +168,8 @@ def _statuses(groups: Sequence[Group]) -> str:
 
 def _warnings(run: Run, groups: Sequence[Group]) -> list[str]:
     found = []
-    blocks = _fewest(groups)
-    if blocks < SETTLED_BLOCKS:
-        found.append(f"preliminary: fewer than {SETTLED_BLOCKS} blocks ({blocks})")
+    if _is_preliminary(groups):
+        found.append(f"preliminary: fewer than {SETTLED_BLOCKS} blocks ({_fewest(groups)})")
     status = run.manifest.get("status")
     if run.manifest.get("finished") is None or status != "finished":
         found.append(f"not finished ({_text(status)}): {absent_reason(run.manifest)}")

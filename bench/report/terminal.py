@@ -14,17 +14,28 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.format import plain
+from bench.format import plain
 from bench.report.model import Report, RunSummary, Table
 from bench.report.reason import headline
 
 #: Columns of words are wrapped down to these widths before a column is left out.
-_FIRST, _WORDS = 25, 11
+_FIRST, _WORDS = 25, 12
+
+#: Nobody reads more rows of a table on a terminal; printing takes half a millisecond each.
+MOST_ROWS = 250
 
 #: What stands between columns: one of padding, one of the box.
 _GAP = 2
 
-_STYLES = {"faster": "green", "slower": "red", "fastest": "bold green"}
+STYLES = {
+    "faster": "green",
+    "slower": "red",
+    "fastest": "bold green",
+    "holds": "green",
+    "refuted": "red",
+    "inconclusive": "yellow",
+    "no data": "dim",
+}
 
 
 def show(report: Report, console: Console) -> None:
@@ -38,8 +49,8 @@ def show(report: Report, console: Console) -> None:
         console.print(Text("\nReasons", style="bold"))
         for number, text in enumerate(report.footnotes, start=1):
             console.print(Text(f"[{number}] {headline(text)}"))  # the files have all of it
-    for table in reversed(report.tables):
-        _show_table(table, console)
+    for table in reversed(report.all_tables):
+        show_table(table, console)
 
 
 def _show_run(run: RunSummary, console: Console) -> None:
@@ -52,24 +63,29 @@ def _show_run(run: RunSummary, console: Console) -> None:
         console.print(Text(f"! {warning}", style="yellow"))
 
 
-def _show_table(table: Table, console: Console) -> None:
-    columns, widths = _fit(table, console.width)
+def show_table(table: Table, console: Console) -> None:
+    """Print one table with as many columns as fit."""
+    shown = table.first(MOST_ROWS)
+    columns, widths = _fit(shown, console.width)
     console.print(Text(f"\n{table.title}", style="bold"))
     console.print(Text(table.caption, style="dim"))
     left_out = [column for column in table.columns() if column not in columns]
     if left_out:
         said = ", ".join(left_out)
         console.print(Text(f"Left out for width, and in the files: {said}.", style="dim"))
+    if table.cut_off(MOST_ROWS):
+        console.print(Text(table.cut_off(MOST_ROWS), style="dim"))
     result = RichTable(
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style=""
     )
     for column in columns:
         justify: Literal["left", "right"] = "left" if column in table.words else "right"
         result.add_column(_header(column), justify=justify, width=widths[column])
-    for label, rows in table.sections():
-        result.add_row(Text(label, style="bold"))
+    for label, rows in shown.sections():
+        if label:
+            result.add_row(Text(label, style="bold"))
         for row in rows[columns].itertuples(index=False, name=None):
-            result.add_row(*(Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row))
+            result.add_row(*(Text(plain(cell), style=STYLES.get(cell, "")) for cell in row))
         result.add_section()
     console.print(result)
 
