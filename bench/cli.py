@@ -93,8 +93,9 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
     reports.prepare()
     with _keeping_everything():
         result = reports.build(read_all(runs))
+        drawing = reports.draw(result)
         reports.print_report(result, Console())
-        written = reports.write(result, folder)
+        written = reports.write(result, folder, drawing)
     click.echo(f"\n{folder}: {', '.join(reports.named(written, folder))}")
     return OK
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,32 +87,49 @@ def _relevant(runs: Sequence[Labelled]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.answer != "no data"]
 
 
-def write(report: Report, folder: Path) -> list[Path]:
+#: Plots as SVG and PNG, yet to come.
+Drawing = Future[list[tuple[str, bytes]]]
+
+
+def draw(report: Report) -> Drawing | None:
+    """Begin to draw the plots, in a process of its own; None without the extra `report`."""
+    if _absent():
+        return None
+    charts = import_module("bench.report.charts")
+    other = ThreadPoolExecutor(max_workers=1)  # it waits for that process
+    drawing: Drawing = other.submit(charts.pictures, report.plots)
+    other.shutdown(wait=False)
+    return drawing
+
+
+def _absent() -> list[str]:
+    return [name for name in _NEEDED if find_spec(name) is None]
+
+
+def write(report: Report, folder: Path, drawing: Drawing | None = None) -> list[Path]:
     """Write a folder that can be sent to somebody, and return what is new in it.
 
     index.html, report.md and report.tex, one CSV a table, every plot as SVG and PNG, and the raw
-    records where they do not lie there already. Raises `UsageError` where the extra `report` is not
-    installed or the folder cannot be written.
+    records where they do not lie there already. `drawing` is what `draw` began, if it did. Raises
+    `UsageError` where the extra `report` is not installed, or the folder cannot be written.
     """
-    absent = [name for name in _NEEDED if find_spec(name) is None]
-    if absent:
-        raise UsageError(f"{', '.join(absent)} not installed: {install_line('report')}")
-    page, charts = (import_module(f"bench.report.{module}") for module in ("page", "charts"))
+    drawing = drawing or draw(report)
+    if drawing is None:
+        raise UsageError(f"{', '.join(_absent())} not installed: {install_line('report')}")
+    page = import_module("bench.report.page")
     raw = files.raw_files(report, folder)
-    with ThreadPoolExecutor(max_workers=1) as other:  # it waits for another process
-        drawn = other.submit(charts.pictures, report.plots)
-        texts = {
-            name: str(import_module(f"bench.report.{module}").render(report))
-            for name, module in _DOCUMENTS.items()
-        }
-        if report.verdicts:
-            texts["claims.md"] = claims_markdown.render(report)
-        texts |= dict(files.csv_files(report))
-        texts = {"index.html": str(page.render(report, raw)), **texts}
-        contents = {name: _encoded(text) for name, text in texts.items()}
-        for plot, (svg, png) in zip(report.plots, drawn.result(), strict=True):
-            contents |= {f"{files.PLOTS}/{plot.name}.svg": _encoded(svg)}
-            contents |= {f"{files.PLOTS}/{plot.name}.png": png}
+    texts = {"index.html": str(page.render(report, raw))}
+    texts |= {
+        name: str(import_module(f"bench.report.{module}").render(report))
+        for name, module in _DOCUMENTS.items()
+    }
+    if report.verdicts:
+        texts["claims.md"] = claims_markdown.render(report)
+    texts |= dict(files.csv_files(report))
+    contents = {name: _encoded(text) for name, text in texts.items()}
+    for plot, (svg, png) in zip(report.plots, drawing.result(), strict=True):
+        contents |= {f"{files.PLOTS}/{plot.name}.svg": _encoded(svg)}
+        contents |= {f"{files.PLOTS}/{plot.name}.png": png}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if report.plots:
@@ -135,7 +152,7 @@ def named(paths: Sequence[Path], folder: Path) -> list[str]:
 
 def prepare() -> None:
     """Begin with what `write` needs and takes a second to start, beside whatever comes first."""
-    if all(find_spec(name) for name in _NEEDED):
+    if not _absent():
         page = import_module("bench.report.page")
         Thread(target=page.bundle, daemon=True).start()
 
@@ -167,4 +184,4 @@ def _title(runs: Sequence[Run]) -> str:
     return " | ".join(dict.fromkeys(plain(str(title)) for title in titles))
 
 
-__all__ = ["Report", "RunSummary", "Table", "build", "print_report", "write"]
+__all__ = ["Report", "RunSummary", "Table", "build", "draw", "prepare", "print_report", "write"]
