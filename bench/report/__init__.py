@@ -48,6 +48,10 @@ _DOCUMENTS = {"report.md": "markdown", "report.tex": "latex"}
 _NEEDED = ("jinja2", "altair", "vl_convert")
 
 
+#: More titles than this are no heading.
+MOST_TITLES = 2
+
+
 def build(runs: Sequence[Run]) -> Report:
     """Derive every table from the runs' records. Raises `UsageError` without any run."""
     if not runs:
@@ -179,9 +183,13 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
 
 
 def _title(runs: Sequence[Run]) -> str:
-    sweeps = [run.manifest.get("sweep") for run in runs]
-    titles = [s.get("title", "Benchmark") if isinstance(s, dict) else "Benchmark" for s in sweeps]
-    return " | ".join(dict.fromkeys(plain(str(title)) for title in titles))
+    """The titles of the sweeps; of many, what they are called."""
+    sweeps = [mapping_in(run.manifest, "sweep") for run in runs]
+    titles = dict.fromkeys(plain(str(sweep.get("title", "Benchmark"))) for sweep in sweeps)
+    if len(titles) <= MOST_TITLES:
+        return " | ".join(titles)
+    names = dict.fromkeys(plain(str(sweep.get("name", "?"))) for sweep in sweeps)
+    return f"{len(runs)} runs: {', '.join(names)}"
 
 
 __all__ = ["Report", "RunSummary", "Table", "build", "draw", "prepare", "print_report", "write"]
