@@ -90,7 +90,28 @@ def test_a_verdict_stands_with_its_evidence(plain: Report) -> None:
                  "0.8 is below 1", "findings.csv", 'href="https://example.org/claim"'):  # fmt: skip
         assert said in document
     assert document.index('id="verdicts"') < document.index('id="filters"')
+    summary = document[document.index("<summary>") : document.index("</summary>")]
+    assert f"<b>{plain.verdicts[0].id}</b>" in summary
+    assert "0.80 [0.78, 0.83]" in summary
     assert len(page.claims(plain.verdicts)) == 2
+
+
+def test_many_runs_have_a_heading_of_their_names() -> None:
+    sweeps = [replace(synthetic.sweep(blocks=2), name=f"s{n}", title=f"Sweep {n}") for n in range(3)]
+    runs = [synthetic.run(sweep, id=sweep.name) for sweep in sweeps]
+    assert build(runs[:2]).title == "Sweep 0 | Sweep 1"
+    assert build(runs).title == "3 runs: s0, s1, s2"
+
+
+def test_the_raw_records_of_a_folder_of_runs_are_where_they_lie(tmp_path: Path) -> None:
+    drawn = synthetic.run(synthetic.sweep(blocks=2))
+    with Store.create(tmp_path / "runs" / "one", drawn.manifest) as store:
+        store.extend(drawn.records)
+    report = build([read_run(tmp_path / "runs" / "one")])
+    (raw,) = files.raw_files(report, tmp_path / "runs")
+    assert (raw.folder, raw.source) == ("one/", None)
+    (copied,) = files.raw_files(report, tmp_path / "elsewhere")
+    assert copied.source == tmp_path / "runs" / "one"
 
 
 def test_many_findings_are_cut_off_and_counted(plain: Report) -> None:
