@@ -12,7 +12,7 @@ import pytest
 
 from bench.errors import UsageError
 from bench.record import Job, Record, Status
-from bench.report import Report, build, charts, page, write
+from bench.report import Report, build, charts, files, page, write
 from bench.report.gradients import decay
 from bench.report.interference import MOST_PLACES, Change, warnings
 from bench.report.model import Layout
