@@ -22,7 +22,7 @@ from bench.report.reason import headline
 _FIRST, _WORDS = 25, 12
 
 #: Nobody reads more rows of a table on a terminal; printing takes half a millisecond each.
-MOST_ROWS = 250
+MOST_ROWS = 200
 
 #: What stands between columns: one of padding, one of the box.
 _GAP = 2

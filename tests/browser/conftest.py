@@ -107,9 +107,10 @@ def _plain() -> Report:
 
 
 def _varied() -> Any:
-    """A sweep in which everything that can be filtered varies, but the device and the run."""
+    """A sweep in which everything that can be filtered varies, but the run."""
     plan = synthetic.sweep(blocks=3)
     axes = replace(plan.axes, cell=("lstm", "gru"), batch=(4, 16), layers=(1, 2))
+    axes = replace(axes, device=("cpu", "gpu"))
     return replace(plan, axes=axes)
 
 

@@ -42,7 +42,7 @@ async function draw(state) {
     ? `${panels.length} of ${all} panels that the filters leave; choose in the filters above to see others.`
     : marks.length ? "" : "Nothing is left by the filters.";
   const room = width(figure);
-  const columns = Math.max(1, Math.min(panels.length, Math.floor(room / 330)));
+  const columns = Math.max(1, Math.min(3, panels.length, Math.floor(room / 330)));
   if (state.view && state.width === room && state.columns === columns) {
     await state.view.data("marks", marks).runAsync();
     return;
