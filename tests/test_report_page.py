@@ -97,7 +97,9 @@ def test_a_verdict_stands_with_its_evidence(plain: Report) -> None:
 
 
 def test_many_runs_have_a_heading_of_their_names() -> None:
-    sweeps = [replace(synthetic.sweep(blocks=2), name=f"s{n}", title=f"Sweep {n}") for n in range(3)]
+    sweeps = [
+        replace(synthetic.sweep(blocks=2), name=f"s{n}", title=f"Sweep {n}") for n in range(3)
+    ]
     runs = [synthetic.run(sweep, id=sweep.name) for sweep in sweeps]
     assert build(runs[:2]).title == "Sweep 0 | Sweep 1"
     assert build(runs).title == "3 runs: s0, s1, s2"

@@ -108,6 +108,22 @@ def test_one_block_and_a_failed_pair_say_nothing_and_no_ratio_is_no_data() -> No
     assert answer(hypothesis_of("at most", None, 1.05), 0.05) == "no data"
 
 
+def test_a_coarse_instrument_shows_no_closeness_but_a_lead_beyond_its_floor() -> None:
+    coarse = Floor(value=0.2, bound=0.2)
+    answers = {
+        value: answer(hypothesis_of("at most", ratio(value), 1.05, coarse), 0.05)
+        for value in (0.5, 0.9, 1.0, 1.1, 1.5)
+    }
+    assert answers == {
+        0.5: "holds",
+        0.9: "inconclusive",
+        1.0: "inconclusive",
+        1.1: "inconclusive",
+        1.5: "refuted",
+    }
+    assert answer(hypothesis_of("equivalent", ratio(0.99), 1.05, coarse), 0.05) == "inconclusive"
+
+
 def test_a_conjunction_holds_where_all_parts_do_and_is_refuted_by_one() -> None:
     good, bad = (
         hypothesis_of("at most", ratio(1.0), 1.05),

@@ -50,7 +50,7 @@ class Hypothesis:
         if ratio is None or self.floor.withholds or math.isnan(ratio.low):
             return 1.0
         if self.statement == "at most":
-            return self._below(ratio, self.limit) if holds else self._above(ratio, self.limit)
+            return self._within(ratio) if holds else self._above(ratio, self.limit)
         if self.statement == "equivalent":
             if holds:
                 return max(self._below(ratio, self.limit), self._below(ratio.inverse(), self.limit))
@@ -61,11 +61,23 @@ class Hypothesis:
         faster = holds == (self.statement == "faster")
         return self._different(ratio.inverse() if faster else ratio)
 
+    def _within(self, ratio: Ratio) -> float:
+        """Of being at most the limit, one-sided.
+
+        A coarse instrument cannot show that two are as fast to a margin; but that one is faster,
+        beyond its floor.
+        """
+        if self.floor.too_wide_for(self.limit - 1):
+            return self._under(ratio, 1 / (1 + self.floor.value))
+        return self._under(ratio, self.limit)
+
     def _below(self, ratio: Ratio, limit: float) -> float:
-        """Of being below a limit, one-sided; a coarse instrument cannot show that."""
-        if ratio.ratio >= limit or self.floor.too_wide_for(self.limit - 1):
-            return 1.0
-        return ratio.p_value(limit) / 2
+        """Of being below a limit that is one of two, one-sided; not with a coarse instrument."""
+        return 1.0 if self.floor.too_wide_for(self.limit - 1) else self._under(ratio, limit)
+
+    @staticmethod
+    def _under(ratio: Ratio, limit: float) -> float:
+        return 1.0 if ratio.ratio >= limit else ratio.p_value(limit) / 2
 
     def _above(self, ratio: Ratio, limit: float) -> float:
         """Of being above a limit, one-sided, and beyond a coarse instrument's floor."""

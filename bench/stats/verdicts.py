@@ -181,10 +181,14 @@ class Judgement:
 
     @property
     def as_fast_as(self) -> Answer:
-        """A takes at most a margin more than b: non-inferiority (ICH E9, 1998, section 3.3.2)."""
+        """A takes at most a margin more than b: non-inferiority (ICH E9, 1998, section 3.3.2).
+
+        A wide floor cannot show that; but that a is faster, by more than the floor.
+        """
         limit = 1 + self.margin
+        within = 1 / (1 + self.floor.value) if self._is_wide else limit
         return self._answer(
-            holds=self._one_sided.high < limit and not self._is_wide,
+            holds=self._one_sided.high < within,
             refuted=self._one_sided.low > limit * self._slack,
         )
 
