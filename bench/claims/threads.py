@@ -227,5 +227,13 @@ def i13(groups: Groups) -> Iterator[Question]:
             yield steady_question(group, place, static, eager, "slower")
 
 
-#: A packed sequence's forward pass takes at least 5 times as long as the padded one's.
-i14 = steady_pairs("torch/packed", "torch/fused", "at least", 5.0, lambda _case: True, "forward")
+#: A packed sequence's forward pass takes at least 5 times as long as the padded one's. Of a ragged
+#: batch nn.LSTM computes the right outputs only when it is packed: there the two are one.
+i14 = steady_pairs(
+    "torch/packed",
+    "torch/fused",
+    "at least",
+    5.0,
+    lambda c: c.lengths == "full",
+    "forward",
+)
