@@ -167,7 +167,8 @@ class Group:
     """All jobs of one case and mode of one run: what is compared with each other.
 
     A/A twins are not among the jobs: they make `floors`, those of the case's device. `confidence`
-    is the level of intervals, `sweep` the name of what was measured, "" where it cannot be told.
+    is the level of intervals, `sweep` the name of what was measured, "" where it cannot be told,
+    `threads` what each worker had.
     """
 
     run: str
@@ -177,6 +178,7 @@ class Group:
     floors: Floors = NO_FLOORS
     confidence: float = stats.CONFIDENCE
     sweep: str = ""
+    threads: int | None = None
 
     def get(self, implementation: str, measure: Measure) -> Evidence:
         """What is known of a job; nothing where no such job was planned or recorded."""
@@ -264,6 +266,8 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
         device: Floors.of(run.records, device, confidence)
         for device in {case.device for case, _ in tables}
     }
+    given = run.manifest.get("threads")
+    threads = given if isinstance(given, int) else None
     groups = [
         Group(
             run=label,
@@ -272,6 +276,7 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
             jobs=jobs,
             floors=floors[c.device],
             confidence=confidence,
+            threads=threads,
             sweep="" if sweep is None else sweep.name,
         )
         for (c, m), jobs in tables.items()

@@ -139,7 +139,11 @@ def test_a_conjunction_holds_where_all_parts_do_and_is_refuted_by_one() -> None:
     assert said(good, bad) == "refuted"
     assert said(good, unsure) == "inconclusive"
     assert said(unsure, bad) == "refuted"
-    assert said(good, hypothesis_of("at most", None, 1.05)) == "no data"
+    absent = hypothesis_of("at most", None, 1.05)
+    assert said(absent) == "no data"
+    assert said(good, absent) == "inconclusive"
+    assert said(bad, absent) == "refuted"
+    assert Conjunction(parts=[absent, bad]).deciding is bad
     assert Conjunction(parts=[good, bad]).deciding is bad
     assert Conjunction(parts=[good, hypothesis_of("at most", ratio(1.03), 1.05)]).deciding != good
 
@@ -159,8 +163,20 @@ def test_holm_counts_what_was_measured_and_passes_the_rest_over() -> None:
     assert math.isnan(lacking)
     assert one == pytest.approx(close.p)  # the least sure comes last, and counts once
     assert other == pytest.approx(min(2 * clear.p, one))
-    many = stats.adjusted([close] * 40)
+    others = [
+        Conjunction(parts=[hypothesis_of("at most", ratio(1.05, spread=0.01 + i / 1000), 1.05)])
+        for i in range(40)
+    ]
+    many = stats.adjusted([close, *others])
     assert close.answer(many[0]) == "inconclusive"
+
+
+def test_one_question_that_is_asked_twice_counts_once() -> None:
+    close = Conjunction(parts=[hypothesis_of("at most", ratio(1.045, spread=0.004), 1.05)])
+    again = Conjunction(parts=[hypothesis_of("at most", ratio(1.045, spread=0.004), 1.05)])
+    assert stats.adjusted([close, again]) == [pytest.approx(close.p)] * 2
+    other = Conjunction(parts=[hypothesis_of("at least", ratio(1.045, spread=0.004), 1.05)])
+    assert stats.adjusted([close, other])[0] == pytest.approx(2 * close.p)
 
 
 def test_a_limit_below_one_is_refused() -> None:

@@ -43,14 +43,14 @@ def _gradients(by_cell: Mapping[str, Group], name: str) -> Iterator[Question]:
         said: str, cell: str, logs: Mapping[int, float], statement: Statement, limit: float
     ) -> Question:
         group = by_cell[cell]
-        place = place_of(group, name, statement=said)
+        place = place_of(group, name, statement=said) | {"B": "1", "dtype": "float64"}
         question = Question(run=group.run, where=place, rows=(name,))
         ratio = stats.ratio_of([logs[seed] for seed in sorted(logs)]) if logs else None
         part = Hypothesis(label=said, statement=statement, ratio=ratio, limit=limit)
         return tested(question, [part], [g.get(name, "behaviour") for g in (group, by_cell["rnn"])])
 
     distance = by_cell["rnn"].case.seq_len - 1
-    lost = f"lost over {distance} steps: the nearest over the farthest"
+    lost = f"lost from 1 to {distance} steps back"
     yield ask(f"vanilla RNN, {lost}", "rnn", decays.get(("rnn", "-"), {}), "at least", LOST)
     for cell, bias in (("lstm", "1"), ("gru", "-")):
         if cell not in by_cell:

@@ -113,7 +113,7 @@ def _finding(question: Question, adjusted_p: float) -> Finding:
     return replace(
         base,
         answer=answer,
-        reason=question.withheld or _why_not(test, answer),
+        reason=question.withheld or _why_not(test, answer, adjusted_p),
         statement=_said(shown),
         limit=shown.limit,
         effect=ratio.ratio,
@@ -147,16 +147,25 @@ def _line(part: stats.Hypothesis) -> str:
     )
 
 
-def _why_not(test: stats.Conjunction, answer: stats.Answer) -> str:
+def _why_not(test: stats.Conjunction, answer: stats.Answer, adjusted_p: float) -> str:
     """Why a test that there is has no answer."""
     if answer != "inconclusive":
         return ""
-    shown = test.deciding
-    if shown.floor.withholds:
-        return "its identical pair failed, or lacks"
-    if shown.ratio is not None and math.isnan(shown.ratio.low):
-        return "one block has no interval"
-    return "the limit is not clearly on one side"
+    shown, ratio = test.deciding, test.deciding.ratio
+    lacking = [part.label for part in test.parts if part.ratio is None]
+    reasons = {
+        "its identical pair failed, or lacks": shown.floor.withholds,
+        "one block has no interval": ratio is None or math.isnan(ratio.low),
+        f"not measured: {'; '.join(lacking)}": bool(lacking),
+        "shown by itself, but not after the correction for all questions": (
+            test.p <= stats.ALPHA < adjusted_p
+        ),
+        "its interval has the limit in it": (
+            ratio is not None and ratio.low <= shown.limit <= ratio.high
+        ),
+    }
+    found = (reason for reason, is_so in reasons.items() if is_so)
+    return next(found, "not beyond what identical pairs differ by")
 
 
 def _reconciled(findings: Sequence[Finding]) -> list[Finding]:
@@ -180,7 +189,7 @@ def _verdict(
     counted = [
         (question, finding)
         for question, finding in zip(questions, findings, strict=True)
-        if claim.within.items() <= question.where.items()
+        if claim.counts(question.where)
     ]
     answer, reason = _answer(claim, counted)
     return Verdict(
@@ -201,20 +210,29 @@ def _verdict(
 
 def _answer(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> tuple[stats.Answer, str]:
     """A claim is refuted by one place, and holds where every one of its sweeps' places does."""
-    answers = [finding.answer for _, finding in counted]
+    places: dict[tuple[tuple[str, str], ...], set[stats.Answer]] = defaultdict(set)
+    for question, finding in counted:
+        places[question.place].add(finding.answer)
+    # Of several runs the one that has an answer counts; contradictions are none already.
+    answers = [min(found, key=_MOST_SAID.index) for found in places.values()]
     known = len(answers) - answers.count("no data")
     if known == 0:
         return "no data", _absence(claim, counted)
     refuted, held = answers.count("refuted"), answers.count("holds")
     if refuted:
         return "refuted", f"at {refuted} of {known} places"
-    unknown = [f for q, f in counted if f.answer == "no data" and not q.excused]
-    lacking = len(_declared(claim) - {question.place for question, _ in counted}) + len(unknown)
+    unknown = {q.place for q, f in counted if f.answer == "no data" and not q.excused}
+    unknown -= {place for place, found in places.items() if found != {"no data"}}
+    lacking = len(_declared(claim) - places.keys()) + len(unknown)
     if held < known:
         return "inconclusive", f"at {known - held} of {known} places"
     if lacking:
         return "inconclusive", f"it holds at all {known} places, but {lacking} more lack data"
     return "holds", f"at all {known} places"
+
+
+#: Of the answers at one place, which counts.
+_MOST_SAID: tuple[stats.Answer, ...] = ("refuted", "holds", "inconclusive", "no data")
 
 
 def _absence(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> str:
@@ -233,9 +251,7 @@ def _places(claim_id: str) -> frozenset[tuple[tuple[str, str], ...]]:
             Run(folder=Path(preset), manifest=plan, records=[], faults=[]), preset
         )
         places |= {
-            question.place
-            for question in claim.test(groups)
-            if claim.within.items() <= question.where.items()
+            question.place for question in claim.test(groups) if claim.counts(question.where)
         }
     return frozenset(places)
 

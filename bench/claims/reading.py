@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,18 @@ def steady_question(
 def _disturbed(part: Hypothesis, jobs: Sequence[Evidence]) -> str:
     """Why arms that take turns do not tell: by themselves they are beyond the limit, or within."""
     change = alone_change(*(job.believed for job in jobs))
-    if part.ratio is None or change is None or abs(change) <= math.log1p(INTERFERENCE):
+    if part.ratio is None or change is None:
         return ""
-    alone = part.ratio.ratio * math.exp(change)
-    if (alone > part.limit) == (part.ratio.ratio > part.limit):
+    return _crossing(part.ratio.ratio, change, part.limit)
+
+
+def _crossing(ratio: float, change: float, limit: float) -> str:
+    """What is said where a ratio is so much another (its logarithm) beyond a limit."""
+    alone = ratio * math.exp(change)
+    if abs(change) <= math.log1p(INTERFERENCE) or (alone > limit) == (ratio > limit):
         return ""
     return (
-        f"in turns the ratio is {part.ratio.ratio:.2f}, with each by itself {alone:.2f}: "
+        f"in turns the ratio is {ratio:.2f}, with each by itself {alone:.2f}: "
         "they disturb each other, and the limit is between"
     )
 
@@ -155,6 +161,36 @@ def across_cases(
         limit=limit,
         floor=stats.coarsest(*floors),
     )
+
+
+def calls_question(
+    cases: tuple[Group, Group],
+    place: Mapping[str, str],
+    name: str,
+    label: str,
+    statement: Statement,
+    limit: float,
+) -> Question:
+    """A statement about a call of one implementation in one case over one in another.
+
+    Each shares its turns with the others of its case, who may disturb it more in one than in the
+    other: where the two by themselves are on the limit's other side, nobody can tell.
+    """
+    jobs = [(group, group.get(name, "steady")) for group in cases]
+    part = across_cases(f"{name}, {label}, a call", statement, limit, jobs)
+    alone = [_alone_s(job) for _, job in jobs]
+    said = ""
+    if part.ratio is not None and alone[0] and alone[1]:
+        change = math.log(alone[0] / alone[1] / part.ratio.ratio)
+        said = _crossing(part.ratio.ratio, change, limit)
+    question = Question(run=cases[0].run, where=place, rows=(name,), withheld=said)
+    return tested(question, [part], [job for _, job in jobs])
+
+
+def _alone_s(job: Evidence) -> float | None:
+    """Seconds a call of an arm by itself; None where no block looked."""
+    found = [s for record in job.believed for s in record.samples.get("alone", ())]
+    return median(found) if found else None
 
 
 def families(groups: Groups, same: Callable[[Case], Any]) -> list[tuple[Group, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +31,12 @@ class Claim:
     test: Test
     presets: tuple[str, ...]
     url: str = ""
-    within: Mapping[str, str] = field(default_factory=dict)
+    within: Mapping[str, Sequence[str]] = field(default_factory=dict)
     gpu: bool = False
+
+    def counts(self, where: Mapping[str, str]) -> bool:
+        """Whether what is found at a place counts for the verdict."""
+        return all(where.get(name) in allowed for name, allowed in self.within.items())
 
 
 _TESTS: Mapping[str, Test] = {

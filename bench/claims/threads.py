@@ -12,6 +12,7 @@ from bench.claims.question import Fact, Question, lacking, planned, tested, wher
 from bench.claims.reading import (
     Groups,
     across_cases,
+    calls_question,
     families,
     over_lengths,
     peak_question,
@@ -114,12 +115,9 @@ def i5(groups: Groups) -> Iterator[Question]:
         for name, statement, limit in asked:
             if not (planned(all_of_it, "steady", name) and planned(half, "steady", name)):
                 continue
-            jobs = [(group, group.get(name, "steady")) for group in (all_of_it, half)]
-            label = f"{name}, longest sequence T / longest sequence T / 2, a call"
             place = where(half, "tensorflow", strategy=name.split("/")[1])
-            question = Question(run=half.run, where=place, rows=(name,))
-            part = across_cases(label, statement, limit, jobs)
-            yield tested(question, [part], [job for _, job in jobs])
+            said = "longest sequence T / longest sequence T / 2"
+            yield calls_question((all_of_it, half), place, name, said, statement, limit)
 
 
 #: The loop of a tf.function is about 7 times as slow as the unrolled one.
@@ -222,6 +220,10 @@ def i13(groups: Groups) -> Iterator[Question]:
     for group in groups:
         if group.case.seq_len == 1024:
             yield from lasts(group, static, QUARTER_HOUR_S, *TO_FIRST)
+        elif group.case.seq_len == 64 and planned(group, "steady", static, eager):
+            place = where(group, "torch", quantity=" and ".join(TO_FIRST)) | {"T": "1024"}
+            said = "no run has T = 1024"
+            yield Question(run=group.run, where=place, rows=(static,), reason=said)
         if group.case.seq_len == 64 and planned(group, "steady", static, eager):
             place = where(group, "torch", quantity="time a call")
             yield steady_question(group, place, static, eager, "slower")

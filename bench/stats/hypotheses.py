@@ -106,7 +106,8 @@ class Conjunction:
     """Hypotheses that a statement needs all of.
 
     It holds where every one does (each may be tested at the full level: an intersection-union
-    test, Berger 1982), and is refuted where any is (Bonferroni over them).
+    test, Berger 1982), and is refuted where any is (Bonferroni over them). One that was not
+    measured keeps it from holding, and from nothing else.
     """
 
     parts: Sequence[Hypothesis]
@@ -121,8 +122,16 @@ class Conjunction:
 
     @property
     def measured(self) -> bool:
-        """Whether there is a ratio for every part."""
-        return all(part.ratio is not None for part in self.parts)
+        """Whether there is a ratio for any part."""
+        return any(part.ratio is not None for part in self.parts)
+
+    @property
+    def asked(self) -> tuple[tuple[str, float, float, float, float], ...]:
+        """What tells two questions apart: the statements, and what they are of, to six digits."""
+        return tuple(
+            (part.statement, part.limit, *_digits(part.ratio), part.floor.value)
+            for part in self.parts
+        )
 
     @property
     def p(self) -> float:
@@ -133,24 +142,33 @@ class Conjunction:
         """The answer where `p`, adjusted for whatever else was asked, is at most alpha."""
         if not self.measured:
             return "no data"
-        if p > alpha:
+        if not p <= alpha:
             return "inconclusive"
         return "holds" if self.p_holds < self.p_refuted else "refuted"
 
     @property
     def deciding(self) -> Hypothesis:
         """The part that the answer rests on: the one refuted most surely, or held least surely."""
+        there = [part for part in self.parts if part.ratio is not None]
         if self.p_refuted <= self.p_holds:
-            return min(self.parts, key=lambda part: part.p_refuted)
-        return max(self.parts, key=lambda part: part.p_holds)
+            return min(there, key=lambda part: part.p_refuted)
+        return max(there, key=lambda part: part.p_holds)
+
+
+def _digits(ratio: Ratio | None) -> tuple[float, float]:
+    """A ratio and the upper bound of its interval; infinite where there is none."""
+    if ratio is None or math.isnan(ratio.high):
+        return math.inf if ratio is None else float(f"{ratio.ratio:.6g}"), math.inf
+    return float(f"{ratio.ratio:.6g}"), float(f"{ratio.high:.6g}")
 
 
 def adjusted(questions: Sequence[Conjunction]) -> list[float]:
     """Their p-values after Holm's correction; NaN for what was not measured.
 
     Of the two answers to one question one is wrong at most, so that a question counts once
-    (Shaffer 1986).
+    (Shaffer 1986). So do questions that are one and the same, asked by two claims, or of a function
+    that several frameworks compute alike: they are right or wrong together.
     """
-    measured = [question for question in questions if question.measured]
-    corrected = iter(holm([question.p for question in measured]))
-    return [next(corrected) if question.measured else math.nan for question in questions]
+    p_values = {question.asked: question.p for question in questions if question.measured}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return [corrected.get(question.asked, math.nan) for question in questions]
