@@ -14,13 +14,12 @@ from typing import Literal
 from backends import IMPLEMENTATIONS
 from bench import stats
 from bench.errors import UsageError
-from bench.evidence import CALIBRATION, Evidence, groups_of, kind_of, reading_order
+from bench.evidence import CALIBRATION, SMALL_BYTES, Evidence, groups_of, kind_of, reading_order
 from bench.floors import Floors
 from bench.hosts import host_differences, session_of
 from bench.longest import Search
 from bench.pairing import paired_ratio, unpaired_ratio, values_of
 from bench.record import EXPECTED, MEASURES, Job, Measure, Status
-from bench.report.pairs import SMALL_BYTES
 from bench.rules import DEFAULT_RULE, Rule
 from bench.store import Run
 

@@ -161,6 +161,9 @@ NO_FLOORS = Floors()
 #: A framework that reads a known allocation further off than this is not calibrated.
 CALIBRATION = 0.05
 
+#: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
+SMALL_BYTES = 8e6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -190,6 +193,20 @@ class Group:
             )
             known = self._absent[key] = Evidence(job=job, records=(), planned=0)
         return known
+
+    def steady_ratio(self, a: str, b: str) -> stats.Ratio | None:
+        """The steady time of a over that of b, paired within blocks; None where none has both."""
+        one, other = (self.get(name, "steady").paired for name in (a, b))
+        return stats.steady_ratio(one, other, self.confidence)
+
+    def steady_floor(self, a: str, b: str) -> stats.Floor:
+        """What a difference of their steady times must exceed; nothing for one and itself."""
+        if a == b:
+            return stats.UNMEASURED
+        first, second = (self.get(name, "steady").job.backend for name in (a, b))
+        if first == second:
+            return self.floors.within(first, self.mode, "steady")
+        return self.floors.between(first, second, self.mode)
 
     @cached_property
     def _absent(self) -> dict[tuple[str, Measure], Evidence]:

@@ -162,6 +162,10 @@ def steady_blocks(records: Iterable[Record]) -> stats.Blocks:
     return {r.pairing: r.samples["steady"] for r in records if "steady" in r.samples}
 
 
+#: Arms whose log ratio is another by more than this when each runs by itself disturb each other.
+INTERFERENCE = stats.MARGIN
+
+
 def alone_change(a: Iterable[Record], b: Iterable[Record]) -> float | None:
     """The log ratio a / b of arms alone less that of arms in turns: the median over blocks.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bench import stats
+from bench.claims.gradients import gradient_norms
 from bench.claims.judge import judge
 from bench.claims.model import Verdict
 from bench.claims.registry import CLAIMS
@@ -453,6 +454,17 @@ def test_slopes_of_building_are_those_of_the_world() -> None:
     slope = float(line.split(": ")[1].split(" ")[0])
     assert slope == pytest.approx(10.0, rel=0.05)
     assert "ms a step" in line
+
+
+def test_a_value_that_is_only_called_like_a_gradient_is_passed_over() -> None:
+    values = {
+        "gradient_norm/b1/s0/d3": 0.5,
+        "gradient_norm/b1/s0/dx": 1.0,
+        "gradient_norm/b1/sx/d3": 1.0,
+        "gradient_norm/b1/s0": 1.0,
+        "gradient_norm_error": 1.0,
+    }
+    assert gradient_norms(values) == {"1": {0: {3: 0.5}}}
 
 
 def test_the_presets_of_claims_ask_what_they_are_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,6 +14,9 @@ from bench.claims.question import Question, tested
 from bench.claims.reading import Groups, families
 from bench.evidence import Group
 from bench.stats import Hypothesis, Statement
+
+#: What `bench.decay` calls a norm: forget bias ("-": the cell has none), seed, distance.
+_NAME = re.compile(r"gradient_norm/b(?P<bias>[^/]+)/s(?P<seed>\d+)/d(?P<distance>\d+)")
 
 #: Over the longest distance a gradient is lost that has become this many times smaller, and is kept
 #: that has not. A better cell, or a better bias, has this many times as much left.
@@ -74,14 +78,13 @@ def gradient_norms(values: Mapping[str, float]) -> dict[str, dict[int, dict[int,
     """What a behaviour in training left: norms by forget bias ("-": none), seed and distance.
 
     A norm is that of d (v . h_T) / d x_t for a random unit vector v, by the distance from t to the
-    last step.
+    last step. Values of other names are passed over.
     """
     found: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for name, norm in values.items():
-        kind, *parts = name.split("/")
-        if kind == "gradient_norm" and len(parts) == 3:
-            bias, seed, distance = parts
-            found[bias[1:]][int(seed[1:])][int(distance[1:])] = norm
+        parts = _NAME.fullmatch(name)
+        if parts:
+            found[parts["bias"]][int(parts["seed"])][int(parts["distance"])] = norm
     return {bias: dict(seeds) for bias, seeds in found.items()}
 
 

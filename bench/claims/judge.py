@@ -223,7 +223,7 @@ def _answer(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> tuple[
         return "refuted", f"at {refuted} of {known} places"
     unknown = {q.place for q, f in counted if f.answer == "no data" and not q.excused}
     unknown -= {place for place, found in places.items() if found != {"no data"}}
-    lacking = len(_declared(claim) - places.keys()) + len(unknown)
+    lacking = len(_places(claim.id) - places.keys()) + len(unknown)
     if held < known:
         return "inconclusive", f"at {known - held} of {known} places"
     if lacking:
@@ -254,10 +254,6 @@ def _places(claim_id: str) -> frozenset[tuple[tuple[str, str], ...]]:
             question.place for question in claim.test(groups) if claim.counts(question.where)
         }
     return frozenset(places)
-
-
-def _declared(claim: Claim) -> frozenset[tuple[tuple[str, str], ...]]:
-    return _places(claim.id)
 
 
 def _deciding(answer: stats.Answer, findings: Iterable[Finding]) -> Finding | None:

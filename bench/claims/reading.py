@@ -14,8 +14,8 @@ import numpy as np
 from backends.api import Case
 from bench import pairing, stats
 from bench.claims.question import Question, planned, tested
-from bench.evidence import CALIBRATION, Evidence, Group
-from bench.floors import alone_change
+from bench.evidence import CALIBRATION, SMALL_BYTES, Evidence, Group
+from bench.floors import INTERFERENCE, alone_change
 from bench.pairs import Pair, declared
 from bench.record import Measure
 from bench.stats import Hypothesis, Statement
@@ -25,12 +25,6 @@ Groups = Sequence[Group]
 #: Static against dynamic: the time loop unrolled, against the loop of the same framework that the
 #: tutorial means. (Keras' unrolled layers and block cells are other questions.)
 LOOPS: tuple[Pair, ...] = tuple(p for p in declared() if p.strategy.name in ("static", "traced"))
-
-#: Arms whose ratio is another by more than this when each runs by itself disturb each other.
-INTERFERENCE = 0.05
-
-#: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
-SMALL_BYTES = 8e6
 
 
 def loops(groups: Groups, measure: Measure) -> Iterator[tuple[Group, Pair]]:
@@ -52,20 +46,6 @@ def quotient(a: str, b: str) -> str:
     return f"{short_a} / {short_b}" if one == other else f"{a} / {b}"
 
 
-def steady(group: Group, a: str, b: str) -> stats.Ratio | None:
-    """The steady time of a over that of b, paired within blocks."""
-    one, other = (group.get(name, "steady").paired for name in (a, b))
-    return stats.steady_ratio(one, other, group.confidence)
-
-
-def steady_floor(group: Group, a: str, b: str) -> stats.Floor:
-    """The floor of their ratio."""
-    one, other = a.split("/", maxsplit=1)[0], b.split("/", maxsplit=1)[0]
-    if one == other:
-        return group.floors.within(one, group.mode, "steady")
-    return group.floors.between(one, other, group.mode)
-
-
 def steady_question(
     group: Group,
     place: Mapping[str, str],
@@ -78,9 +58,9 @@ def steady_question(
     part = Hypothesis(
         label=f"{quotient(a, b)}, a call",
         statement=statement,
-        ratio=steady(group, a, b),
+        ratio=group.steady_ratio(a, b),
         limit=limit,
-        floor=steady_floor(group, a, b),
+        floor=group.steady_floor(a, b),
     )
     jobs = [group.get(name, "steady") for name in (a, b)]
     question = Question(run=group.run, where=place, rows=(a, b), withheld=_disturbed(part, jobs))

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench import format as fmt
-from bench.evidence import CALIBRATION, Evidence, Group, kind_of
+from bench.evidence import CALIBRATION, SMALL_BYTES, Evidence, Group, kind_of
 from bench.record import MEASURES
 from bench.report.model import Layout, Table
-from bench.report.pairs import SMALL_BYTES
 from bench.report.rows import ends, identity, over_blocks, ranges, spread
 
 _MEMORY_CAPTION = """\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,12 +11,10 @@ from statistics import median
 import pandas as pd
 
 from bench import format as fmt
+from bench.claims.gradients import gradient_norms
 from bench.record import Record, Status
 from bench.report.model import Layout, Plot
 from bench.store import Run
-
-#: What a value of such a record is called: forget bias ("-": the cell has none), seed, distance.
-_NAME = re.compile(r"gradient_norm/b(?P<bias>[^/]+)/s(?P<seed>\d+)/d(?P<distance>\d+)")
 
 _CAPTION = """\
 Norm of the gradient of the loss at the last step with respect to the state so many steps before \
@@ -75,8 +73,9 @@ def _rows(label: str, records: Sequence[Record], layout: Layout) -> Iterator[dic
 def _norms(record: Record) -> dict[tuple[str, int], list[float]]:
     """Norms over seeds, by bias and distance; what is not above 0 has no place on a log axis."""
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for name, value in record.values.items():
-        parts = _NAME.fullmatch(name)
-        if parts and 0 < value < float("inf"):
-            found[parts["bias"], int(parts["distance"])].append(value)
+    for bias, seeds in gradient_norms(record.values).items():
+        for norms in seeds.values():
+            for distance, norm in norms.items():
+                if 0 < norm < math.inf:
+                    found[bias, distance].append(norm)
     return found

@@ -7,16 +7,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench import stats
 from bench.evidence import Group
-from bench.floors import alone_change
+from bench.floors import INTERFERENCE, alone_change
 from bench.format import interval
 from bench.pairs import Pair, declared
 from bench.report.model import LETTERS, Layout
 
-#: Arms interfere where alone and paired differ by more than this, and than so many times what the
-#: identical pairs of their worker do.
-INTERFERENCE = stats.MARGIN
+#: Arms interfere where alone and paired differ by more than `INTERFERENCE`, and than so many times
+#: what the identical pairs of their worker do.
 BEYOND_TWINS = 3
 
 #: A pair is named once; so many of the places where it interferes are, those with most of it.
@@ -77,8 +75,7 @@ def _said(found: Change, varying: Sequence[str]) -> str:
     others = [name for name in LETTERS if name in varying and name != "seq_len"]
     letters = [f"{LETTERS[name]}={getattr(case, name)}" for name in ("seq_len", *others)]
     where = " ".join((case.cell, *letters, group.mode))
-    a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
-    ratio = stats.steady_ratio(a, b, group.confidence)
+    ratio = group.steady_ratio(pair.a, pair.b)
     share = math.expm1(found.change)
     words = f"{abs(share):.0%}".replace("%", " %") + (" lower" if share < 0 else " higher")
     if ratio is None:

@@ -97,9 +97,7 @@ def _row(group: Group, name: str, limit: str | None) -> dict[str, object]:
     row |= {"flop": flop, "flop_per_s": flop / seconds}
     share = None
     if limit is not None:
-        share = stats.steady_ratio(
-            group.get(limit, "steady").paired, steady.paired, group.confidence
-        )
+        share = group.steady_ratio(limit, name)
     row |= {"limit": limit, **ratio_columns("limit_share", share)}
     row |= spread("time_to_first_s", over_blocks(cold.single(*TO_FIRST)))
     for phase in ("create", *TO_FIRST):

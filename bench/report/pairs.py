@@ -9,14 +9,11 @@ import pandas as pd
 
 from bench import capacity, stats
 from bench import format as fmt
-from bench.evidence import CALIBRATION, Group
+from bench.evidence import CALIBRATION, SMALL_BYTES, Group
 from bench.pairs import Pair, declared
 from bench.record import MEASURES, TO_FIRST, Status
 from bench.report.model import Footnotes, Layout, Table
 from bench.report.rows import MARGIN, ends, identity, intervals, level, over_blocks, ratio_columns
-
-#: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
-SMALL_BYTES = 8e6
 
 _CAPTION = """\
 a / b is what the first strategy takes over what the second takes: above 1 the first (mostly the \
@@ -177,14 +174,13 @@ def _drift(group: Group, pair: Pair) -> stats.Ratio | None:
 
 def _ratios(group: Group, pair: Pair) -> dict[str, stats.Ratio | None]:
     """Every ratio a / b; None where no block has both."""
-    a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
     peak_a, peak_b = (group.get(name, "memory").values("peak_bytes") for name in (pair.a, pair.b))
     cold_a, cold_b = (group.get(name, "cold") for name in (pair.a, pair.b))
     phases = {"time_to_first": TO_FIRST, "build": ("build",), "first": ("first",)}
     # What takes less than the method's error can read as nothing or less: no ratio of that.
     measurable = all(value > 0 for peak in (peak_a, peak_b) for value in peak.values())
     return {
-        "steady": stats.steady_ratio(a, b, group.confidence),
+        "steady": group.steady_ratio(pair.a, pair.b),
         "peak": stats.single_ratio(peak_a, peak_b, group.confidence) if measurable else None,
         **{
             name: stats.single_ratio(cold_a.single(*parts), cold_b.single(*parts), group.confidence)

@@ -18,7 +18,6 @@ from bench.report.rows import (
     level,
     ratio_columns,
     spread,
-    steady_floor,
 )
 
 _CAPTION = """\
@@ -76,7 +75,7 @@ def _rows(group: Group) -> list[dict[str, object]]:
     names = [n for n in group.implementations("steady") if kind_of(n) not in _UNRANKED]
     ranked = [n for n in names if group.get(n, "steady").outcome.rankable]
     best, ratios = _against_fastest(group, ranked)
-    floors = {name: steady_floor(group, name, best) for name in ratios}
+    floors = {name: group.steady_floor(name, best) for name in ratios}
     withheld = any(floor.withholds for floor in floors.values())
     order = sorted(ratios, key=lambda name: (name != best, ratios[name].ratio))
     rest = [name for name in names if name not in ratios]
@@ -110,17 +109,13 @@ def _against_fastest(group: Group, ranked: Sequence[str]) -> tuple[str, dict[str
     have, that one takes its place. Paired ratios need not be transitive within noise, so that a
     place is taken at most once for each implementation.
     """
-    blocks = {name: group.get(name, "steady").paired for name in ranked}
     ratios: dict[str, stats.Ratio] = {}
     best, following = "", ranked[0] if ranked else None
     tried: set[str] = set()
     while following is not None and following not in tried:
         best = following
         tried.add(best)
-        found = {
-            name: stats.steady_ratio(blocks[name], blocks[best], group.confidence)
-            for name in ranked
-        }
+        found = {name: group.steady_ratio(name, best) for name in ranked}
         ratios = {name: ratio for name, ratio in found.items() if ratio is not None}
         following = min(ratios, key=lambda name: ratios[name].ratio, default=None)
     return best, ratios

@@ -69,16 +69,6 @@ def intervals(frame: pd.DataFrame, name: str, scale: float = 1.0) -> pd.Series[s
     return pd.Series(fmt.each(fmt.interval, *columns))
 
 
-def steady_floor(group: Group, a: str, b: str) -> stats.Floor:
-    """What a difference of two implementations' steady times must exceed; nothing for one alone."""
-    if a == b:
-        return stats.UNMEASURED
-    first, second = (group.get(name, "steady").job.backend for name in (a, b))
-    if first == second:
-        return group.floors.within(first, group.mode, "steady")
-    return group.floors.between(first, second, group.mode)
-
-
 def level(groups: Sequence[Group]) -> str:
     """The level of the groups' intervals, as words."""
     levels = sorted({group.confidence for group in groups})

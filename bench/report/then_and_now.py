@@ -24,7 +24,6 @@ from bench.report.rows import (
     intervals,
     level,
     ratio_columns,
-    steady_floor,
 )
 
 #: What may be said of a row.
@@ -90,7 +89,7 @@ class _Row:
                 )
             )
         if self.measure == "steady":
-            return steady_floor(self.over, a, b)
+            return self.over.steady_floor(a, b)
         backends = dict.fromkeys(name.partition("/")[0] for name in (a, b))
         floors = self.over.floors
         return stats.coarsest(*(floors.within(name, self.over.mode, "cold") for name in backends))
