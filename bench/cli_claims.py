@@ -43,7 +43,10 @@ something is inconclusive, or has no data.
 @click.option("--run", "measure", is_flag=True, help="Measure first what is missing.")
 @click.option("--explain", metavar="ID", help="Show one claim: its rows, and the arithmetic.")
 @click.option(
-    "--threads", callback=count, default="1", show_default=True, help="With --run: threads."
+    "--threads",
+    callback=count,
+    metavar="N",
+    help="With --run: threads. [default: one, or what a claim is about]",
 )
 @click.option(
     "--out",
@@ -59,7 +62,7 @@ def claims(
     words: Sequence[str],
     measure: bool,
     explain: str | None,
-    threads: int,
+    threads: int | None,
     out: Path | None,
 ) -> int:
     """Say of each claim whether it holds here: holds, refuted, inconclusive, or no data."""
@@ -116,7 +119,7 @@ def _measure(
     asked: Sequence[Claim],
     runs: Sequence[Run],
     folders: Sequence[Path],
-    threads: int,
+    threads: int | None,
     out: Path | None,
     arguments: Sequence[str],
 ) -> list[Run]:
@@ -128,7 +131,8 @@ def _measure(
     from bench.progress import for_console
     from bench.selection import check_installed, select
 
-    engine.chosen_cpus(threads)
+    if threads is not None:
+        engine.chosen_cpus(threads)
     folder = out or _folder(folders)
     found: list[Run] = []
     for preset in bundle.missing([c for c in asked if not c.gpu or _has_gpu()], runs):
@@ -140,7 +144,7 @@ def _measure(
             run = engine.execute(
                 sweep,
                 target,
-                threads=threads,
+                threads=engine.threads_for(sweep, threads),
                 start="fork",
                 command=shlex.join(["python", "-m", "bench", *arguments]),
                 progress=for_console(Console(stderr=True)),

@@ -76,7 +76,7 @@ def run(
     /,
     *,
     preset: str,
-    threads: int,
+    threads: int | None,
     blocks: int | None,
     precision: float | None,
     budget: float | None,
@@ -114,7 +114,7 @@ def run(
     sampling["memory_limit_bytes"] = memory_limit
     sweep = select(preset, axes, sampling=sampling, capped=not no_caps)
     check_limit(sweep)
-    engine.chosen_cpus(threads)
+    threads = engine.threads_for(sweep, threads)
     check_installed(sweep, axes.get("backend", ()))
     engine.check_devices(sweep)
     if dry_run:

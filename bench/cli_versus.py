@@ -38,7 +38,7 @@ def versus(
     old: Path,
     new: Path,
     preset: str,
-    threads: int,
+    threads: int | None,
     blocks: int | None,
     start: Literal["fork", "spawn"],
     no_caps: bool,
@@ -59,7 +59,7 @@ def versus(
     from bench.progress import for_console
     from bench.report import comparison
     from bench.rules import parse_rules
-    from bench.run import chosen_cpus
+    from bench.run import threads_for
     from bench.selection import select
     from bench.store import check_new
 
@@ -67,7 +67,7 @@ def versus(
     check_new(out)
     axes = {name: values for name, values in named.items() if values is not None}
     sweep = select(preset, axes, sampling={"blocks": blocks}, capped=not no_caps)
-    chosen_cpus(threads)
+    threads = threads_for(sweep, threads)
     with said_where(out):
         runs = engine.execute(
             sweep,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.store import mapping_in
@@ -14,7 +14,7 @@ _HOST = (
 )
 
 #: What makes a run another way of measuring.
-_SETTINGS = ("threads", "start")
+SETTINGS = ("threads", "start")
 
 #: What the workers had around them that is not the host's.
 _SURROUNDINGS = ("versions", "environment", "inherited")
@@ -26,11 +26,13 @@ def session_of(manifest: Mapping[str, Any]) -> str | None:
     return session if isinstance(session, str) and session else None
 
 
-def host_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def host_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], settings: Sequence[str] = SETTINGS
+) -> list[str]:
     """How hosts and settings of two manifests differ: `cores 4 / 8`."""
     hosts = mapping_in(old, "host"), mapping_in(new, "host")
     pairs = {name: (hosts[0].get(name), hosts[1].get(name)) for name in _HOST}
-    pairs |= {name: (old.get(name), new.get(name)) for name in _SETTINGS}
+    pairs |= {name: (old.get(name), new.get(name)) for name in settings}
     return [
         f"{name.replace('_', ' ')} {_said(a)} / {_said(b)}"
         for name, (a, b) in pairs.items()

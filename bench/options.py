@@ -140,10 +140,8 @@ _SWEEP = (
     click.option(
         "--threads",
         callback=count,
-        default="1",
-        show_default=True,
         metavar="N",
-        help="Threads of every framework, each on a CPU of its own.",
+        help="Threads of every framework, each on a CPU of its own. [default: the preset's, or 1]",
     ),
     click.option(
         "--start",

@@ -21,7 +21,7 @@ PRESETS = Path(__file__).with_name("presets")
 #: What [[more]] may name: devices are looked for, and have twins, by the sweep's axes.
 _FURTHER = [name for name in CASE_AXES if name != "device"]
 
-_KEYS = ("title", "axes", "more", "sampling", "caps", "source", "published")
+_KEYS = ("title", "threads", "axes", "more", "sampling", "caps", "source", "published")
 
 
 def preset_names() -> list[str]:
@@ -71,6 +71,7 @@ def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
         more=tuple(_more(path, data, axes)),
         sampling=Sampling(**sampling),
         caps=_caps(path, data),
+        threads=data.get("threads", 1),
     )
 
 

@@ -58,6 +58,16 @@ def chosen_cpus(threads: int) -> list[int]:
     return available[-threads:]
 
 
+def threads_for(sweep: Sweep, named: int | None) -> int:
+    """The threads that were named, or the sweep's own; the latter on this host's CPUs at most.
+
+    Raises `UsageError` where more were named than there are CPUs.
+    """
+    threads = min(sweep.threads, len(machine.available_cpus())) if named is None else named
+    chosen_cpus(threads)
+    return threads
+
+
 def describe_backends(threads: int = 1) -> dict[str, dict[str, Any]]:
     """What each backend says of itself in a worker of its own: versions, threads, devices.
 

@@ -297,6 +297,27 @@ def test_longer_sequences_that_take_longer_show_it_and_one_thread_shows_nothing(
     assert single.reason.startswith("one thread decides nothing")
 
 
+def test_runs_of_other_thread_counts_are_one_host_and_other_places() -> None:
+    world = long_sequences(3.0)
+    one = world.run("claims-time", threads=1)
+    two = world.run("claims-time", threads=2)
+    verdicts = judge([one, two], ["one", "two"])
+    assert len(verdicts) == len(CLAIMS)
+    found = next(v for v in verdicts if v.id == "T13")
+    assert found.answer == "holds"
+    assert {(f.run, f.where.get("threads"), f.answer) for f in found.findings} == {
+        ("one", None, "no data"),
+        ("two", "2", "holds"),
+    }
+
+
+def test_a_place_on_other_threads_is_one_that_was_to_be_measured() -> None:
+    verdict_on_two = verdict(
+        "T4", at(static=1.0, traced=1.0, dynamic=0.8).run("claims-loops", threads=2)
+    )
+    assert verdict_on_two.answer == "holds"
+
+
 def test_without_a_gpu_the_claims_of_one_say_so() -> None:
     verdicts = judge([at().run("claims-loops")])
     assert [(v.answer, v.reason) for v in verdicts if CLAIMS[v.id].gpu] == [

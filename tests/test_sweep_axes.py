@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from backends import IMPLEMENTATIONS
 from backends.api import CELL_NAMES
-from bench import plan, selection
+from bench import machine, plan, selection
 from bench.axes import RANKED
 from bench.conftest import narrowed
 from bench.errors import UsageError
 from bench.estimate import runnable
 from bench.preset import load_preset, preset_names
 from bench.record import MEASURES
+from bench.run import threads_for
 from bench.sweep import Sweep
 
 VALID: Mapping[str, Mapping[str, Any]] = {
@@ -302,6 +303,22 @@ def test_further_cases_that_are_none_are_refused(preset_file: Path, text: str, s
     preset_file.write_text(text)
     with pytest.raises(UsageError, match=said):
         load_preset(str(preset_file))
+
+
+def test_a_preset_says_its_threads_and_whoever_names_others_has_those(
+    preset_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "available_cpus", lambda: [0, 1, 2, 3])
+    preset_file.write_text("threads = 3\n" + document(VALID))
+    sweep = load_preset(str(preset_file))
+    assert Sweep.from_json(sweep.to_json()).threads == 3
+    assert threads_for(sweep, None) == 3
+    assert threads_for(sweep, 4) == 4
+    with pytest.raises(UsageError, match="threads 5: must be between 1 and 4, the CPUs here"):
+        threads_for(sweep, 5)
+    assert threads_for(load_preset("default"), None) == 1
+    monkeypatch.setattr(machine, "available_cpus", lambda: [7])
+    assert threads_for(sweep, None) == 1
 
 
 def test_naming_an_axis_leaves_out_the_grids_that_differ_in_it() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import stats
 from bench.claims.model import Finding, Verdict
-from bench.claims.question import Question
+from bench.claims.question import THREADS, Question
 from bench.claims.region import region
 from bench.claims.registry import CLAIMS, Claim
 from bench.evidence import Group, groups_of
@@ -54,11 +54,14 @@ def judge_groups(runs: Sequence[Labelled]) -> list[Verdict]:
 
 
 def _hosts(runs: Sequence[Labelled]) -> dict[str, list[Labelled]]:
-    """Runs by the host and the settings that they were measured with, named by their first run."""
+    """Runs by the host and how workers started, named by their first run.
+
+    How many threads a run had is said by its places.
+    """
     found: dict[str, list[Labelled]] = {}
     for run in runs:
         for members in found.values():
-            if not host_differences(members[0].run.manifest, run.run.manifest):
+            if not host_differences(members[0].run.manifest, run.run.manifest, ["start"]):
                 members.append(run)
                 break
         else:
@@ -223,7 +226,8 @@ def _answer(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> tuple[
         return "refuted", f"at {refuted} of {known} places"
     unknown = {q.place for q, f in counted if f.answer == "no data" and not q.excused}
     unknown -= {place for place, found in places.items() if found != {"no data"}}
-    lacking = len(_places(claim.id) - places.keys()) + len(unknown)
+    measured = {tuple(item for item in place if item[0] != THREADS) for place in places}
+    lacking = len(_places(claim.id) - measured) + len(unknown)
     if held < known:
         return "inconclusive", f"at {known - held} of {known} places"
     if lacking:

@@ -12,6 +12,9 @@ from bench.record import Measure, Status
 #: How a job may end that the sweep or the implementation itself decided: nobody misses it.
 _EXCUSED = frozenset({str(s) for s in (Status.UNSUPPORTED, Status.UNAVAILABLE, Status.CAPPED)})
 
+#: What a place says of how many threads there were, other than one.
+THREADS = "threads"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
@@ -65,6 +68,7 @@ def where(group: Group, framework: str, **more: str) -> dict[str, str]:
         "dtype": (case.dtype, "float32"),
         "initial state": (case.initial_state, "zeros"),
         "device": (case.device, "cpu"),
+        THREADS: (f"{group.threads or 1}", "1"),
     }
     return place | {name: value for name, (value, usual) in unusual.items() if value != usual}
 
