@@ -179,8 +179,6 @@ def test_a_preset_holds_what_the_command_line_may(
         ("[axes]\ncell = 'lstm'\n[sampling]\n", "axis cell 'lstm': must be a list"),
         ("[axes]\ncell = ['lstm']\n[sampling]\n", "mine.toml"),
         ("\x00", "mine.toml"),
-        ("threads = 0\n[axes]\n[sampling]\n", "threads 0: must be a whole number of 1 or more"),
-        ("threads = 'two'\n[axes]\n[sampling]\n", "threads 'two': must be a whole number"),
     ],
 )
 def test_a_preset_that_is_none_is_refused(

@@ -296,10 +296,14 @@ def test_a_case_that_is_in_two_grids_is_measured_once(preset_file: Path) -> None
         (more({"strategy": ["dynamic"]}), r"unknown key in \[\[more\]\] of .* 'strategy'"),
         (more({"cell": "lstm"}), "axis cell 'lstm': must be a list"),
         (more({"direction": ["sideways"]}), "direction.*sideways"),
+        ("threads = 0\n" + document(VALID), "threads 0: must be a whole number of 1 or more"),
+        ("threads = 'two'\n" + document(VALID), "threads 'two': must be a whole number"),
         (more({"cell": ["residual-lstm"]}), "a residual adds inputs to outputs, and got 16 and 32"),
     ],
 )
-def test_further_cases_that_are_none_are_refused(preset_file: Path, text: str, said: str) -> None:
+def test_further_cases_and_threads_that_are_none_are_refused(
+    preset_file: Path, text: str, said: str
+) -> None:
     preset_file.write_text(text)
     with pytest.raises(UsageError, match=said):
         load_preset(str(preset_file))
