@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 from backends import IMPLEMENTATIONS
@@ -123,6 +124,11 @@ class Evidence:
     def paired(self) -> stats.Blocks:
         """Steady samples [s] by what pairs them with those of another job."""
         return stats.Samples(steady_blocks(self._good.values()))
+
+    @cached_property
+    def medians(self) -> dict[int, float]:
+        """The median call [s] by block."""
+        return {block: median(samples) for block, samples in self.blocks("steady").items()}
 
     def single(self, *phases: str) -> dict[int, float]:
         """Seconds by block that phases with one sample took together."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bench import stats
 from bench.evidence import Evidence
 from bench.record import TO_FIRST
@@ -12,8 +10,7 @@ from bench.record import TO_FIRST
 def values_of(evidence: Evidence) -> dict[int, float]:
     """One number a block: the median call [s], the time to the first result [s], or bytes."""
     if evidence.job.measure == "steady":
-        samples = evidence.blocks("steady")
-        return {block: float(np.median(found)) for block, found in samples.items()}
+        return evidence.medians
     if evidence.job.measure == "cold":
         return evidence.single(*TO_FIRST)
     return evidence.values("peak_bytes")
