@@ -123,31 +123,33 @@ def test_what_is_refused_is_one_line_and_leaves_nothing(
 
 
 def test_measuring_takes_the_sweeps_that_decide_and_no_gpu_s(engine: Engine) -> None:
-    claims("--run", "T4", "T5", "I1")
+    claims("--run", "I2", "T1", "I1")
     (folder,) = Path("results/local").iterdir()
     assert folder.name.endswith("-claims")
-    assert engine.measured == [f"{folder.name}/claims-loops", f"{folder.name}/claims-build"]
+    assert engine.measured == [
+        f"{folder.name}/claims-{name}" for name in ("loops", "block", "build")
+    ]
     assert {read_run(path).manifest["command"] for path in folder.iterdir()} == {
-        "python -m bench claims --run T4 T5 I1"
+        "python -m bench claims --run I2 T1 I1"
     }
 
 
 def test_measuring_goes_on_in_a_folder_of_runs_with_what_is_missing(engine: Engine) -> None:
     write(Path("runs/claims-loops"), SLOW.run("claims-loops"))
-    claims("runs", "--run", "T4", "T5")
-    assert engine.measured == ["runs/claims-build"]
-    assert claims("runs", "--run", "T4", "T5") == 1
-    assert engine.measured == ["runs/claims-build"]
+    claims("runs", "--run", "I2")
+    assert engine.measured == ["runs/claims-block"]
+    assert claims("runs", "--run", "I2") == 1
+    assert engine.measured == ["runs/claims-block"]
 
 
 def test_without_a_run_the_last_folder_that_was_measured_is_judged(
     engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    claims("--run", "T4")
+    claims("--run", "I2")
     capsys.readouterr()
-    assert claims("T4") == 1
+    assert claims("I2") == 1
     assert "Judged by results/local/" in capsys.readouterr().err
-    assert len(engine.measured) == 1
+    assert len(engine.measured) == 2
 
 
 def test_an_interruption_ends_it_and_keeps_what_there_is(

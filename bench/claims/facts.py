@@ -85,6 +85,7 @@ def fact(
             statement=claimed.statement,
             effect=known[" ".join(shown)],
             unit=unit,
+            limit=next(bound for bound in bounds[shown] if math.isfinite(bound)),
         ),
     )
 

@@ -101,6 +101,7 @@ def _finding(question: Question, adjusted_p: float) -> Finding:
             base,
             answer=answer,
             statement=fact.statement,
+            limit=fact.limit,
             effect=fact.effect,
             unit=fact.unit,
             arithmetic=lines,
@@ -131,8 +132,8 @@ def _finding(question: Question, adjusted_p: float) -> Finding:
 
 
 def _said(part: stats.Hypothesis) -> str:
-    limit = f" {part.limit:.3g}" if part.statement in ("at most", "at least", "equivalent") else ""
-    return f"{part.label}: {part.statement}{limit}"
+    said = {"faster": "below 1", "slower": "above 1"}
+    return f"{part.label}: {said.get(part.statement, f'{part.statement} {part.limit:.3g}')}"
 
 
 def _line(part: stats.Hypothesis) -> str:
@@ -223,13 +224,16 @@ def _answer(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> tuple[
         return "no data", _absence(claim, counted)
     refuted, held = answers.count("refuted"), answers.count("holds")
     if refuted:
-        return "refuted", f"at {refuted} of {known} places"
+        rest = known - refuted - held
+        others = [f"holds at {held}"] * bool(held) + [f"cannot be told at {rest}"] * bool(rest)
+        return "refuted", "; ".join([f"at {refuted} of {known} places", *others])
     unknown = {q.place for q, f in counted if f.answer == "no data" and not q.excused}
     unknown -= {place for place, found in places.items() if found != {"no data"}}
     measured = {tuple(item for item in place if item[0] != THREADS) for place in places}
     lacking = len(_places(claim.id) - measured) + len(unknown)
     if held < known:
-        return "inconclusive", f"at {known - held} of {known} places"
+        rest = f"; holds at {held}" if held else ""
+        return "inconclusive", f"at {known - held} of {known} places{rest}"
     if lacking:
         return "inconclusive", f"it holds at all {known} places, but {lacking} more lack data"
     return "holds", f"at all {known} places"
@@ -241,7 +245,8 @@ _MOST_SAID: tuple[stats.Answer, ...] = ("refuted", "holds", "inconclusive", "no 
 
 def _absence(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> str:
     said = next((finding.reason for _, finding in counted if finding.reason), "")
-    return said or (_NEEDS_GPU if claim.gpu else _NOT_MEASURED)
+    needed = _NEEDS_GPU + (f", and here {claim.lacks}" if claim.lacks else "")
+    return said or (needed if claim.gpu else _NOT_MEASURED)
 
 
 @cache
@@ -269,7 +274,10 @@ def _deciding(answer: stats.Answer, findings: Iterable[Finding]) -> Finding | No
 
 
 def _distance(finding: Finding) -> float:
-    """How far an effect is from its limit, as a factor; a fact has no distance."""
-    if not (finding.effect > 0 and finding.limit > 0):
+    """How far an effect is from its limit, as the logarithm of a factor.
+
+    What has no limit, or one of 0, has no distance; an effect of 0 is as far as can be.
+    """
+    if not finding.limit > 0:
         return 0.0
-    return abs(math.log(finding.effect / finding.limit))
+    return abs(math.log(finding.effect / finding.limit)) if finding.effect > 0 else math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,12 +19,16 @@ THREADS = "threads"
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """What an implementation does, exactly: `effect` is what was read, in `unit`."""
+    """What an implementation does, exactly: `effect` is what was read, in `unit`.
+
+    `limit` is the bound that the claim gives it; NaN where it has none.
+    """
 
     holds: bool
     statement: str
     effect: float
     unit: str
+    limit: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,6 +167,45 @@ def calls_question(
     return tested(question, [part], [job for _, job in jobs])
 
 
+def double_question(
+    cases: tuple[Group, Group, Group, Group],
+    place: Mapping[str, str],
+    name: str,
+    label: str,
+    statement: Statement,
+    limit: float,
+) -> Question:
+    """A statement about (a / b) / (c / d), the calls of one implementation in four cases.
+
+    a and b are of one run, c and d of another one: the logarithm of a / b in each block against
+    that of c / d, by Welch's interval.
+    """
+    jobs = [(group, group.get(name, "steady")) for group in cases]
+    medians = [pairing.values_of(job) for _, job in jobs]
+    ratios = [_by_block(*medians[:2]), _by_block(*medians[2:])]
+    part = Hypothesis(
+        label=f"{name}, {label}, a call",
+        statement=statement,
+        ratio=stats.unpaired_ratio(*ratios, cases[0].confidence) if all(ratios) else None,
+        limit=limit,
+        floor=stats.coarsest(
+            *(group.floors.anywhere(job.job.backend, job.job.mode, "steady") for group, job in jobs)
+        ),
+    )
+    alone = [_alone_s(job) for _, job in jobs]
+    said = ""
+    if part.ratio is not None and all(alone):
+        a, b, c, d = (math.log(found or 1.0) for found in alone)
+        said = _crossing(part.ratio.ratio, a - b - (c - d) - math.log(part.ratio.ratio), limit)
+    question = Question(run=cases[0].run, where=place, rows=(name,), withheld=said)
+    return tested(question, [part], [job for _, job in jobs])
+
+
+def _by_block(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
+    """The ratio in each block that both have."""
+    return [one[block] / other[block] for block in one.keys() & other.keys()]
+
+
 def _alone_s(job: Evidence) -> float | None:
     """Seconds a call of an arm by itself; None where no block looked."""
     found = [s for record in job.believed for s in record.samples.get("alone", ())]
