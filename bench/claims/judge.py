@@ -224,8 +224,8 @@ def _answer(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> tuple[
         return "no data", _absence(claim, counted)
     refuted, held = answers.count("refuted"), answers.count("holds")
     if refuted:
-        rest = known - refuted - held
-        others = [f"holds at {held}"] * bool(held) + [f"cannot be told at {rest}"] * bool(rest)
+        unsure = known - refuted - held
+        others = [f"holds at {held}"] * bool(held) + [f"cannot be told at {unsure}"] * bool(unsure)
         return "refuted", "; ".join([f"at {refuted} of {known} places", *others])
     unknown = {q.place for q, f in counted if f.answer == "no data" and not q.excused}
     unknown -= {place for place, found in places.items() if found != {"no data"}}

@@ -182,11 +182,11 @@ def double_question(
     """
     jobs = [(group, group.get(name, "steady")) for group in cases]
     medians = [pairing.values_of(job) for _, job in jobs]
-    ratios = [_by_block(*medians[:2]), _by_block(*medians[2:])]
+    here, there = _by_block(*medians[:2]), _by_block(*medians[2:])
     part = Hypothesis(
         label=f"{name}, {label}, a call",
         statement=statement,
-        ratio=stats.unpaired_ratio(*ratios, cases[0].confidence) if all(ratios) else None,
+        ratio=(stats.unpaired_ratio(here, there, cases[0].confidence) if here and there else None),
         limit=limit,
         floor=stats.coarsest(
             *(group.floors.anywhere(job.job.backend, job.job.mode, "steady") for group, job in jobs)
