@@ -456,7 +456,7 @@ def test_a_failed_identical_pair_withholds_what_rests_on_it() -> None:
     found = verdict("T4", changed(at(dynamic=2.0).run("claims-loops"), twin))
     assert found.answer == "inconclusive"
     assert found.deciding is not None
-    assert found.deciding.reason == "its identical pair failed, or lacks"
+    assert found.deciding.reason == "its identical pair failed, or is missing"
 
 
 def test_a_wrong_output_is_no_evidence() -> None:

@@ -282,8 +282,8 @@ def ratio(low: float, high: float) -> stats.Ratio:
         (0.5, ratio(0.45, 0.55), "as published"),
         (0.5, ratio(0.3, 0.4), "same order"),
         (0.5, ratio(0.6, 0.7), "same order"),
-        (0.5, ratio(1.2, 1.3), "order turned"),
-        (2.0, ratio(0.7, 0.8), "order turned"),
+        (0.5, ratio(1.2, 1.3), "order reversed"),
+        (2.0, ratio(0.7, 0.8), "order reversed"),
         (2.0, ratio(2.5, 3.0), "same order"),
         (0.5, ratio(0.98, 1.02), "equivalent now"),
         (0.5, ratio(0.8, 1.2), "cannot tell"),
@@ -349,7 +349,7 @@ def test_braun_then_and_now() -> None:
     found = rows(report, "then-and-now")
     assert list(found["said"]) == [
         *("no counterpart", "as published", "same order", "no counterpart"),
-        *("order turned", "equivalent now"),
+        *("order reversed", "equivalent now"),
     ]
     row = one(found[found["a"] == "TensorFlow LSTMBlockFusedCell"])
     assert (row["implementation"], row["against"]) == ("tensorflow/fused", "tensorflow/dynamic")
@@ -440,7 +440,7 @@ def test_lample_across_three_frameworks_and_the_setup() -> None:
     assert set(found["against"]) == {"tensorflow/static"}
     scan = found[found["a"] == "Theano scan"]
     assert set(scan["implementation"]) == {"jax/dynamic"}
-    assert set(scan[scan["quantity"] == "steady"]["said"]) == {"order turned"}
+    assert set(scan[scan["quantity"] == "steady"]["said"]) == {"order reversed"}
     setup = found[(found["quantity"] == "setup") & (found["a"] == "Torch7")]
     assert list(setup["hidden"]) == [128, 512, 1024]
     assert list(setup["mode"]) == ["train"] * 3

@@ -142,7 +142,9 @@ def _line(part: stats.Hypothesis) -> str:
     if ratio is None:
         return f"{_said(part)}: no data"
     floor = (
-        "A/A failed or lacks" if part.floor.withholds else f"floor {100 * part.floor.value:.2g} %"
+        "A/A failed or is missing"
+        if part.floor.withholds
+        else f"floor {100 * part.floor.value:.2g} %"
     )
     return (
         f"{_said(part)}; found {interval(ratio.ratio, ratio.low, ratio.high)} "
@@ -158,7 +160,7 @@ def _why_not(test: stats.Conjunction, answer: stats.Answer, adjusted_p: float) -
     shown, ratio = test.deciding, test.deciding.ratio
     lacking = [part.label for part in test.parts if part.ratio is None]
     reasons = {
-        "its identical pair failed, or lacks": shown.floor.withholds,
+        "its identical pair failed, or is missing": shown.floor.withholds,
         "one block has no interval": ratio is None or math.isnan(ratio.low),
         f"not measured: {'; '.join(lacking)}": bool(lacking),
         "shown by itself, but not after the correction for all questions": (

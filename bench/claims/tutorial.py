@@ -225,7 +225,7 @@ def _on_more_threads(
         return replace(empty, reason=one, excused=True)
     one_long, one_short = single
     if one_long is None or one_short is None:
-        return replace(empty, reason="nothing to compare with: the same on one thread lacks")
+        return replace(empty, reason="nothing to compare with: the same on one thread is missing")
     said = f"T={long.case.seq_len} B={long.case.batch} / T={short.case.seq_len} "
     said += f"B={short.case.batch}, on {long.threads} threads / on one"
     four = (long, short, one_long, one_short)

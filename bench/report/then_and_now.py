@@ -27,7 +27,7 @@ from bench.report.rows import (
 )
 
 #: What may be said of a row.
-AS_PUBLISHED, SAME, TURNED = "as published", "same order", "order turned"
+AS_PUBLISHED, SAME, TURNED = "as published", "same order", "order reversed"
 EQUIVALENT, APART = "equivalent now", "apart now"
 UNKNOWN, NOBODY = "cannot tell", "no counterpart"
 

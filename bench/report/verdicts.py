@@ -15,7 +15,7 @@ What was measured says of each claim: it holds where that was shown at every pla
 scope, is refuted where the contrary was shown at one, and else is inconclusive; no data where \
 nothing was measured. Shown: at a level of 5 % for all claims together (Holm), beyond the floor \
 of identical pairs. The effect is that of the place named: the furthest beyond the limit where a \
-claim is refuted, the nearest to it where it holds; with its own interval, which is narrower than \
+claim is refuted, else the nearest to it; with its own interval, which is narrower than \
 the one that decides. `python -m bench claims --explain ID` has the arithmetic."""
 
 
