@@ -8,7 +8,8 @@ code as it is now.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 RUN = "results/2026-11-24-lstm-cpu"
 #: The folder of runs that the verdicts are from.
 CLAIMS = "results/2026-11-26-claims-cpu"
+#: The same sweeps, measured before.
+FIRST = "results/2026-11-26-claims-cpu-first"
 
 #: Which strategies of the table are unrolled.
 STATIC = ("tensorflow/static", "torch/static", "torch/traced", "jax/static")
@@ -56,10 +59,15 @@ def table() -> str:
     return str(pd.DataFrame(shown).to_markdown(index=False, colalign=alignment))
 
 
+@cache
+def judged(folder: str) -> Sequence[Verdict]:
+    """The verdicts on what a folder of runs holds."""
+    runs = read_all([ROOT / folder])
+    return judge(runs, labels_of(runs))
+
+
 def verdicts(folder: str) -> str:
     """The Markdown table of the verdicts; `folder` is where the links start from."""
-    runs = read_all([ROOT / CLAIMS])
-    found = judge(runs, labels_of(runs))
     rows = [
         {
             "claim": f"[{v.id}]({folder}claims.md#{v.id.lower()}): {escaped(v.sentence)}",
@@ -67,7 +75,7 @@ def verdicts(folder: str) -> str:
             "effect": escaped("-" if v.deciding is None else v.deciding.said),
             "where": _where(v),
         }
-        for v in found
+        for v in judged(CLAIMS)
     ]
     return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
@@ -79,6 +87,33 @@ def _where(verdict: Verdict) -> str:
         return escaped(verdict.reason)
     what = f"{found.statement}, " if found.blocks else ""
     return escaped(f"{what}{found.place}; {verdict.reason}")
+
+
+def twice() -> str:
+    """The Markdown table of both passes: verdicts, and the places that have an answer in both."""
+    rows = []
+    for first, second in zip(judged(FIRST), judged(CLAIMS), strict=True):
+        if {first.answer, second.answer} == {"no data"}:
+            continue
+        before, after = _answers(first), _answers(second)
+        shared = before.keys() & after.keys()
+        same = sum(before[place] == after[place] for place in shared)
+        rows.append(
+            {
+                "claim": second.id,
+                "first pass": first.answer,
+                "second pass": second.answer,
+                "places told in both": len(shared),
+                "told the same": same,
+            }
+        )
+    return str(pd.DataFrame(rows).to_markdown(index=False))
+
+
+def _answers(verdict: Verdict) -> dict[tuple[tuple[str, str], ...], str]:
+    """Place -> answer, of the places where there is one."""
+    told = (f for f in verdict.findings if f.answer in ("holds", "refuted"))
+    return {tuple(finding.where.items()): finding.answer for finding in told}
 
 
 def rewritten(text: str, tables: Mapping[str, str]) -> str:
@@ -99,7 +134,9 @@ def pages() -> dict[Path, str]:
         readme: rewritten(
             readme.read_text(), {"table": table(), "verdicts": verdicts(f"{CLAIMS}/")}
         ),
-        results: rewritten(results.read_text(), {"verdicts": verdicts(f"{bundle.name}/")}),
+        results: rewritten(
+            results.read_text(), {"verdicts": verdicts(f"{bundle.name}/"), "twice": twice()}
+        ),
     }
 
 
