@@ -172,7 +172,7 @@ WORLDS: list[tuple[str, str, World, list[World]]] = [
         "I4",
         "claims-unrolled",
         World(build=always(300.0)),
-        [World(build=always(60.0)), World(build=always(100.0))],
+        [World(build=always(20.0)), World(build=always(45.0))],
     ),
     (
         "I5",
