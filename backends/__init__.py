@@ -59,16 +59,22 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 
 def missing(backend: str) -> str | None:
     """Why a backend cannot run here, with the install line, or None. Imports no framework."""
-    info = BACKENDS[backend]
-    absent = [name for name in info.requires if not _installed(name)]
-    if not absent:
+    lacking = absent(backend)
+    if not lacking:
         return None
-    return f"{', '.join(absent)} not installed: {install_line(info.extra or 'all')}"
+    line = install_line(BACKENDS[backend].extra or "all")
+    return f"{', '.join(lacking)} not installed: {line}"
 
 
-def install_line(extra: str) -> str:
-    """How to install what is missing, in the project's folder."""
-    return f"pip install -c constraints.txt -e '.[{extra}]'"
+def absent(backend: str) -> list[str]:
+    """The distributions that a backend requires and this interpreter does not have."""
+    return [name for name in BACKENDS[backend].requires if not _installed(name)]
+
+
+def install_line(extra: str, python: str = "") -> str:
+    """How to install what is missing, in the project's folder; for this interpreter, or another."""
+    pip = f"{python} -m pip" if python else "pip"
+    return f"{pip} install -c constraints.txt -e '.[{extra}]'"
 
 
 def _installed(distribution: str) -> bool:

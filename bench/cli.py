@@ -19,7 +19,7 @@ from bench.cli_compare import compare
 from bench.cli_run import run
 from bench.cli_versus import versus
 from bench.errors import StoreError, UsageError, choose
-from bench.options import FAILED, FOLDER, INTERRUPTED, OK, USAGE
+from bench.options import FAILED, FOLDER, INTERRUPTED, OK, PYTHON, USAGE
 
 
 class _Commands(click.Group):
@@ -131,7 +131,8 @@ Examples:
 @click.option("--claims", "what", flag_value="claims", help="Claims, and what decides them.")
 @click.option("--devices", "what", flag_value="devices", help="Devices that frameworks find here.")
 @click.option("--markdown", is_flag=True, help="With --cells: as a page with every reason.")
-def list_(what: str | None, *, markdown: bool) -> int:
+@PYTHON
+def list_(what: str | None, *, markdown: bool, pythons: dict[str, Path]) -> int:
     """Say what there is to choose from: implementations, cells, presets, claims, devices; or one.
 
     Devices are asked of every framework in a process of its own, which takes some seconds.
@@ -139,6 +140,7 @@ def list_(what: str | None, *, markdown: bool) -> int:
     from rich.console import Console
 
     from bench import listing, support
+    from bench.interpreters import Interpreters
 
     if markdown:
         if what != "cells":
@@ -146,8 +148,9 @@ def list_(what: str | None, *, markdown: bool) -> int:
         click.echo(support.page(), nl=False)
         return OK
     console = Console()
+    interpreters = Interpreters.of_paths(pythons)
     if what is None:
-        listing.print_implementations(console)
+        listing.print_implementations(console, interpreters)
     if what in (None, "cells"):
         listing.print_cells(console)
     if what in (None, "presets"):
@@ -155,7 +158,7 @@ def list_(what: str | None, *, markdown: bool) -> int:
     if what in (None, "claims"):
         listing.print_claims(console)
     if what in (None, "devices"):
-        listing.print_devices(console)
+        listing.print_devices(console, interpreters)
     return OK
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bench.errors import UsageError
-from bench.options import CANNOT_TELL, FAILED, FOLDER, OK, count, said_where
+from bench.options import CANNOT_TELL, FAILED, FOLDER, OK, PYTHON, count, said_where
 
 if TYPE_CHECKING:
     from bench.claims.model import Verdict
     from bench.claims.registry import Claim
+    from bench.interpreters import Interpreters
     from bench.store import Run
 
 LOCAL_RESULTS = Path("results/local")
@@ -48,6 +48,7 @@ something is inconclusive, or has no data.
     metavar="N",
     help="With --run: threads. [default: one, or what a claim is about]",
 )
+@PYTHON
 @click.option(
     "--out",
     type=FOLDER,
@@ -63,6 +64,7 @@ def claims(
     measure: bool,
     explain: str | None,
     threads: int | None,
+    pythons: dict[str, Path],
     out: Path | None,
 ) -> int:
     """Say of each claim whether it holds here: holds, refuted, inconclusive, or no data."""
@@ -81,13 +83,14 @@ def claims(
     if explain is not None:
         asked = [CLAIMS[choose("claim", explain.upper(), CLAIMS)]]
     if not measure:
-        for name in ("out", "threads"):
+        only_with_run = {"out": "--out", "threads": "--threads", "pythons": "--python"}
+        for name, flag in only_with_run.items():
             if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-                raise UsageError(f"--{name}: goes with --run")
+                raise UsageError(f"{flag}: goes with --run")
         folders = folders or [_latest()]
     runs = read_all(folders)
     if measure:
-        runs += _measure(asked, runs, folders, threads, out, context.find_root().obj)
+        runs += _measure(asked, runs, folders, threads, pythons, out, context.find_root().obj)
     verdicts = judge(runs, labels_of(runs))
     shown = [verdict for verdict in verdicts if verdict.id in {claim.id for claim in asked}]
     console = Console()
@@ -120,6 +123,7 @@ def _measure(
     runs: Sequence[Run],
     folders: Sequence[Path],
     threads: int | None,
+    pythons: dict[str, Path],
     out: Path | None,
     arguments: Sequence[str],
 ) -> list[Run]:
@@ -128,16 +132,20 @@ def _measure(
 
     from bench import run as engine
     from bench.claims import bundle
+    from bench.interpreters import Interpreters
     from bench.progress import for_console
     from bench.selection import check_installed, select
 
     if threads is not None:
         engine.chosen_cpus(threads)
+    interpreters = Interpreters.of_paths(pythons)
     folder = out or _folder(folders)
     found: list[Run] = []
-    for preset in bundle.missing([c for c in asked if not c.gpu or _has_gpu()], runs):
-        sweep = select(preset, {})
-        check_installed(sweep, ())
+    gpu = any(claim.gpu for claim in asked) and _has_gpu(interpreters)
+    there = [claim for claim in asked if gpu or not claim.gpu]
+    for preset in bundle.missing(there, runs):
+        sweep = select(preset, {}, interpreters=interpreters)
+        check_installed(sweep, (), interpreters)
         target = folder / preset
         click.echo(f"{preset}: {sweep.title}", err=True)
         with said_where(target):
@@ -148,6 +156,7 @@ def _measure(
                 start="fork",
                 command=shlex.join(["python", "-m", "bench", *arguments]),
                 progress=for_console(Console(stderr=True)),
+                interpreters=interpreters,
             )
         if run.manifest["status"] == "interrupted":
             click.echo(f"bench: interrupted; what was measured is in {folder}", err=True)
@@ -163,10 +172,10 @@ def _folder(folders: Sequence[Path]) -> Path:
     return LOCAL_RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-claims"
 
 
-@cache
-def _has_gpu() -> bool:
+def _has_gpu(interpreters: Interpreters) -> bool:
     """Whether a framework finds a GPU on this host, asked in processes of their own."""
     from bench import run as engine
 
-    devices = (info.get("devices", {}) for info in engine.describe_backends().values())
+    here = engine.describe_backends(interpreters=interpreters)
+    devices = (info.get("devices", {}) for info in here.values())
     return any("gpu" in found for found in devices)

@@ -16,6 +16,7 @@ from bench.options import (
     FOLDER,
     INTERRUPTED,
     OK,
+    PYTHON,
     duration,
     percentage,
     said_where,
@@ -48,6 +49,7 @@ it at once. What was measured is kept either way, and --resume measures the rest
 
 @click.command("run", epilog=_EPILOG, short_help="Measure a sweep and print its tables.")
 @sweep_options
+@PYTHON
 @click.option(
     "--precision",
     callback=percentage,
@@ -77,6 +79,7 @@ def run(
     *,
     preset: str,
     threads: int | None,
+    pythons: dict[str, Path],
     blocks: int | None,
     precision: float | None,
     budget: float | None,
@@ -97,6 +100,7 @@ def run(
 
     from bench import run as engine
     from bench.capacity import check_limit
+    from bench.interpreters import Interpreters
     from bench.plan import print_plan
     from bench.progress import for_console
     from bench.selection import absent_backends, check_installed, select
@@ -112,13 +116,14 @@ def run(
         check_new(out)
     sampling = {"blocks": blocks, "precision": precision, "budget_s": budget}
     sampling["memory_limit_bytes"] = memory_limit
-    sweep = select(preset, axes, sampling=sampling, capped=not no_caps)
+    interpreters = Interpreters.of_paths(pythons)
+    sweep = select(preset, axes, sampling=sampling, capped=not no_caps, interpreters=interpreters)
     check_limit(sweep)
     threads = engine.threads_for(sweep, threads)
-    check_installed(sweep, axes.get("backend", ()))
-    engine.check_devices(sweep)
+    check_installed(sweep, axes.get("backend", ()), interpreters)
+    engine.check_devices(sweep, interpreters)
     if dry_run:
-        print_plan(sweep, absent_backends(sweep), Console())
+        print_plan(sweep, absent_backends(sweep, interpreters), Console())
         return OK
     folder = out or LOCAL_RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{sweep.name}"
     with said_where(folder):
@@ -129,6 +134,7 @@ def run(
             start=start,
             command=shlex.join(["python", "-m", "bench", *_repeatable(context.find_root().obj)]),
             progress=progress,
+            interpreters=interpreters,
         )
     return _publish(result)
 

@@ -24,6 +24,7 @@ from bench.block import Block
 from bench.capacity import capacity
 from bench.estimate import job_seconds
 from bench.failures import steady_failures
+from bench.interpreters import OWN, Interpreters
 from bench.launch import OutOfTime, Start, Team
 from bench.looks import unsettled
 from bench.naming import step_name
@@ -80,6 +81,7 @@ class Engine:
         gate: Gate,
         stopping: Callable[[], bool],
         earlier: Sequence[Record] = (),
+        interpreters: Interpreters = OWN,
     ) -> None:
         """`earlier` are the records of a run that is resumed; `stopping` says to start no more."""
         self._sweep = sweep
@@ -95,7 +97,8 @@ class Engine:
         self._jobs: dict[Setting, list[Job]] = defaultdict(list)
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
-        self._absent = absent_backends(sweep)
+        self._interpreters = interpreters
+        self._absent = absent_backends(sweep, interpreters)
 
     def run(self, progress: Progress) -> str:
         """Measure every block that has no record yet; returns the manifest's status."""
@@ -153,6 +156,7 @@ class Engine:
             scratch=scratch,
             deadline_s=self._began_s + OVERRUN * self._budget_s,
             longest_s=HANG_SHARE * self._budget_s,
+            interpreters=self._interpreters,
         ) as team:
             if not self._manifest["backends"]:
                 self._manifest["backends"] = {name: describe(team, name) for name in present}

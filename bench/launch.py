@@ -14,7 +14,6 @@ import math
 import os
 import socket
 import struct
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -26,6 +25,7 @@ from typing import Any, Literal, Self
 from backends import BACKENDS
 from bench import sources
 from bench.ending import exit_text, has_ended, kill_group
+from bench.interpreters import OWN, Interpreters
 from bench.sources import ForkServer, ServerDied, Setup, Source, Spawner, WorkerDied, WorkerHung
 from bench.worker_log import shorten
 
@@ -158,11 +158,11 @@ class Team:
         start: Start,
         log: Path,
         scratch: Path,
-        python: str = sys.executable,
+        interpreters: Interpreters = OWN,
         deadline_s: float = math.inf,
         longest_s: float = math.inf,
     ) -> None:
-        """`python` is the interpreter of the environment that has the frameworks.
+        """`interpreters` says which environment has which framework.
 
         After `deadline_s`, a time of the monotonic clock, what is asked of a worker raises
         `OutOfTime`; a worker that does not answer within `longest_s` hangs, whatever it was asked.
@@ -172,7 +172,8 @@ class Team:
         self._start = start
         self._log_path = log
         self._log = log.open("ab")
-        self._setup = Setup(backend="", threads=threads, cpus=cpus, log=self._log, python=python)
+        self._interpreters = interpreters
+        self._setup = Setup(backend="", threads=threads, cpus=cpus, log=self._log, python="")
         self._fresh_folders = 0
         self.sources: dict[str, Source] = {}
         #: Why a backend's workers are spawned although forking was asked for.
@@ -190,7 +191,7 @@ class Team:
             raise
 
     def _source(self, name: str) -> Source:
-        setup = replace(self._setup, backend=name)
+        setup = replace(self._setup, backend=name, python=self._interpreters.path(name))
         if self._start == "fork":
             server = ForkServer(setup)
             if server.threads == 1:

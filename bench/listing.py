@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backends import BACKENDS, IMPLEMENTATIONS, missing
+from backends import BACKENDS, IMPLEMENTATIONS
 from backends.cells import CELLS
 from bench import run, support
 from bench.claims.registry import CLAIMS
+from bench.interpreters import OWN, Interpreters
 from bench.preset import load_preset, preset_names
 
 #: The backends that have something to compare, in registry order.
@@ -23,11 +24,11 @@ _DIRECTIONS = {
 }
 
 
-def print_implementations(console: Console) -> None:
+def print_implementations(console: Console, interpreters: Interpreters = OWN) -> None:
     """Every implementation, and whether its framework is installed. Imports no framework."""
     table = _table("implementation", "kind", "what it is", "here")
     for entry in IMPLEMENTATIONS.values():
-        reason = missing(entry.backend)
+        reason = interpreters.missing(entry.backend)
         here = Text("installed") if reason is None else Text(reason, style="yellow")
         table.add_row(entry.name, entry.kind, Text(entry.strategy.title), here)
     console.print(table)
@@ -65,10 +66,10 @@ def print_claims(console: Console) -> None:
     console.print(table)
 
 
-def print_devices(console: Console) -> None:
+def print_devices(console: Console, interpreters: Interpreters = OWN) -> None:
     """What each framework says that it can compute on. Starts a worker for each."""
     table = _table("backend", "device", "what it is", "versions")
-    for backend, info in run.describe_backends(threads=1).items():
+    for backend, info in run.describe_backends(interpreters=interpreters).items():
         if "error" in info:
             table.add_row(backend, "", Text(str(info["error"]), style="yellow"), "")
             continue

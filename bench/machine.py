@@ -7,7 +7,7 @@ import platform
 import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,14 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None  # installed without git, or from a wheel
     return done.stdout.strip()
+
+
+def project_version() -> str:
+    """The installed version of this project; "" where it runs without being installed."""
+    try:
+        return version("rnn-bench")
+    except PackageNotFoundError:
+        return ""
 
 
 def versions() -> dict[str, str]:

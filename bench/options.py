@@ -6,7 +6,7 @@ Which values an axis may have is for `bench.axes.Axes` to say.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,33 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("--dtype", words, "A,B", "float32, float64."),
     ("--device", words, "A,B", "cpu, gpu."),
     ("--mode", words, "A,B", "forward, or train: forward, backward and update."),
+)
+
+
+def pythons(
+    _context: click.Context, _option: click.Parameter, named: Sequence[str]
+) -> dict[str, Path]:
+    """`torch=env/bin/python`, each once -> backend and absolute path."""
+    paths: dict[str, Path] = {}
+    for word in named:
+        backend, _, path = word.partition("=")
+        if not (backend and path):
+            raise UsageError(f"python {word!r}: must be BACKEND=PATH, as torch=env/bin/python")
+        if backend in paths:
+            raise UsageError(f"python {word!r}: {backend} is given twice")
+        # Not resolved: an environment's interpreter is a link, and being one makes it that.
+        paths[backend] = Path(path).expanduser().absolute()
+    return paths
+
+
+#: Which interpreter runs a framework.
+PYTHON = click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    callback=pythons,
+    metavar="BACKEND=PATH",
+    help="Interpreter of a framework's own environment; once for each such framework.",
 )
 
 

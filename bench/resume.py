@@ -22,7 +22,10 @@ _HOST = (
 )
 
 #: The other parts of a manifest that must be the same.
-_SETTINGS = ("versions", "threads", "start", "environment", "inherited", "commit")
+_SETTINGS = (
+    *("versions", "interpreters", "threads", "start"),
+    *("environment", "inherited", "commit"),
+)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
 
-from backends import BACKENDS, missing
+from backends import BACKENDS
 from bench import machine, strict
 from bench.engine import Engine, Progress, describe
 from bench.errors import UsageError
 from bench.hosts import session_of
+from bench.interpreters import OWN, Interpreters
 from bench.launch import Start, Team
 from bench.noise import Gate
 from bench.record import EXPECTED, Record
@@ -68,14 +69,16 @@ def threads_for(sweep: Sweep, named: int | None) -> int:
     return threads
 
 
-def describe_backends(threads: int = 1) -> dict[str, dict[str, Any]]:
+def describe_backends(
+    threads: int = 1, interpreters: Interpreters = OWN
+) -> dict[str, dict[str, Any]]:
     """What each backend says of itself in a worker of its own: versions, threads, devices.
 
     A backend that is not there has the one key "error".
     """
     result: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="rnn-bench-") as scratch:
-        names = [name for name in BACKENDS if missing(name) is None]
+        names = [name for name in BACKENDS if interpreters.missing(name) is None]
         with Team(
             names,
             threads=threads,
@@ -83,27 +86,31 @@ def describe_backends(threads: int = 1) -> dict[str, dict[str, Any]]:
             start="spawn",
             log=Path(scratch, "log"),
             scratch=Path(scratch),
+            interpreters=interpreters,
         ) as team:
             for name in BACKENDS:
-                reason = missing(name)
+                reason = interpreters.missing(name)
                 result[name] = {"error": reason} if reason else describe(team, name)
     return result
 
 
-def check_devices(sweep: Sweep) -> None:
+def check_devices(sweep: Sweep, interpreters: Interpreters = OWN) -> None:
     """Raise `UsageError` for a device that no chosen framework finds on this host."""
     wanted = [device for device in sweep.axes.device if device != "cpu"]
     if not wanted:
         return
     chosen = {entry.backend for entry in sweep.implementations()}
-    found = {name: info.get("devices", {}) for name, info in describe_backends().items()}
+    here = describe_backends(interpreters=interpreters)
+    found = {name: info.get("devices", {}) for name, info in here.items()}
     there = sorted({device for name in chosen for device in found[name]})
     for device in wanted:
         if device not in there:
             raise UsageError(f"device {device!r}: not found on this host; here: {', '.join(there)}")
 
 
-def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
+def conditions(
+    sweep: Sweep, *, threads: int, start: Start, interpreters: Interpreters = OWN
+) -> dict[str, Any]:
     """What must be the same for all records of one run: host, versions, settings."""
     return {
         "threads": threads,
@@ -111,7 +118,8 @@ def conditions(sweep: Sweep, *, threads: int, start: Start) -> dict[str, Any]:
         "start": start,
         "host": machine.describe(),
         "commit": machine.commit(),
-        "versions": machine.versions(),
+        "versions": interpreters.versions(),
+        "interpreters": interpreters.to_json(),
         "environment": {
             name: dict(BACKENDS[name].environment(threads)) for name in sorted(sweep.backends())
         },
@@ -134,7 +142,13 @@ def _inherited(sweep: Sweep, threads: int) -> dict[str, str]:
 
 
 def new_manifest(
-    sweep: Sweep, name: str, *, threads: int, start: Start, command: str
+    sweep: Sweep,
+    name: str,
+    *,
+    threads: int,
+    start: Start,
+    command: str,
+    interpreters: Interpreters = OWN,
 ) -> dict[str, Any]:
     """The manifest of a run that starts now. Raises `UsageError` for too many threads."""
     return {
@@ -144,7 +158,7 @@ def new_manifest(
         "status": "running",
         "command": command,
         "sweep": sweep.to_json(),
-        **conditions(sweep, threads=threads, start=start),
+        **conditions(sweep, threads=threads, start=start, interpreters=interpreters),
         "seed": random.SystemRandom().randrange(1 << 32),
         "backends": {},
         "notes": {},
@@ -163,6 +177,7 @@ def execute(
     start: Start,
     command: str,
     progress: Progress,
+    interpreters: Interpreters = OWN,
 ) -> Run:
     """Run a sweep into a new folder and read it back.
 
@@ -170,10 +185,17 @@ def execute(
     any more. Ctrl-C once lets the block that runs end and is told by the manifest's status; a
     second one, or SIGTERM, raises `KeyboardInterrupt` at once. Either way records are kept.
     """
-    manifest = new_manifest(sweep, folder.name, threads=threads, start=start, command=command)
+    manifest = new_manifest(
+        sweep,
+        folder.name,
+        threads=threads,
+        start=start,
+        command=command,
+        interpreters=interpreters,
+    )
     manifest |= _state("before")
     with Store.create(folder, manifest) as store:
-        return _measure(sweep, store, manifest, earlier=[], progress=progress)
+        return _measure(sweep, store, manifest, interpreters, earlier=[], progress=progress)
 
 
 def resume(folder: Path, *, progress: Progress) -> Run:
@@ -194,7 +216,8 @@ def resume(folder: Path, *, progress: Progress) -> Run:
     if not isinstance(threads, int) or start not in get_args(Start):
         raise UsageError(f"run {folder}: its manifest does not say threads and start")
     how: Start = "spawn" if start == "spawn" else "fork"
-    now = conditions(sweep, threads=threads, start=how)
+    interpreters = Interpreters.again(earlier.manifest.get("interpreters"))
+    now = conditions(sweep, threads=threads, start=how, interpreters=interpreters)
     require_same(earlier.manifest, now)
     with Store.resume(folder) as store:
         # Read again: what the other process wrote before it let go of the folder is there now.
@@ -206,7 +229,9 @@ def resume(folder: Path, *, progress: Progress) -> Run:
             {"at": machine.timestamp(), "records": len(earlier.records), **_state("before")},
         ]
         store.write_manifest(manifest)
-        return _measure(sweep, store, manifest, earlier=earlier.records, progress=progress)
+        return _measure(
+            sweep, store, manifest, interpreters, earlier=earlier.records, progress=progress
+        )
 
 
 def _carried(run: Run) -> dict[str, Any]:
@@ -227,6 +252,7 @@ def _measure(
     sweep: Sweep,
     store: Store,
     manifest: dict[str, Any],
+    interpreters: Interpreters,
     *,
     earlier: list[Record],
     progress: Progress,
@@ -244,6 +270,7 @@ def _measure(
                 gate=Gate(cpus, wait_s=sweep.sampling.quiet_wait_s),
                 stopping=stopping,
                 earlier=earlier,
+                interpreters=interpreters,
             )
             manifest["status"] = engine.run(progress)
     except BaseException as error:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from backends import install_line, missing
+from backends import install_line
 from bench.axes import Axes
 from bench.errors import UsageError
+from bench.interpreters import OWN, Interpreters
 from bench.preset import load_preset
 from bench.support import compared
 from bench.sweep import Sweep
@@ -20,6 +21,7 @@ def select(
     *,
     sampling: Mapping[str, Any] | None = None,
     capped: bool = True,
+    interpreters: Interpreters = OWN,
 ) -> Sweep:
     """The preset with what was named on the command line put in its place.
 
@@ -37,7 +39,7 @@ def select(
         caps=base.caps if capped else {},
     )
     _check_chosen(sweep, axes)
-    return replace(sweep, twinned=_first_present(sweep))
+    return replace(sweep, twinned=_first_present(sweep, interpreters))
 
 
 def _more(base: Sweep, named: Mapping[str, tuple[Any, ...]]) -> tuple[Axes, ...]:
@@ -65,9 +67,9 @@ def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:
         raise UsageError(f"preset {sweep.name}: its backends have none of its strategies")
 
 
-def _first_present(sweep: Sweep) -> str | None:
+def _first_present(sweep: Sweep, interpreters: Interpreters) -> str | None:
     """The first chosen backend that is here: a second worker of one that is not tells nothing."""
-    absent = absent_backends(sweep)
+    absent = absent_backends(sweep, interpreters)
     chosen = (entry.backend for entry in sweep.implementations())
     return next((backend for backend in chosen if backend not in absent), None)
 
@@ -76,18 +78,18 @@ def _strategies(backend: str) -> list[str]:
     return [entry.strategy.name for entry in compared(backend)]
 
 
-def absent_backends(sweep: Sweep) -> dict[str, str]:
+def absent_backends(sweep: Sweep, interpreters: Interpreters = OWN) -> dict[str, str]:
     """Why chosen backends cannot run here, by backend."""
-    reasons = ((backend, missing(backend)) for backend in sweep.backends())
+    reasons = ((backend, interpreters.missing(backend)) for backend in sweep.backends())
     return {backend: reason for backend, reason in reasons if reason is not None}
 
 
-def check_installed(sweep: Sweep, named: Collection[str]) -> None:
+def check_installed(sweep: Sweep, named: Collection[str], interpreters: Interpreters = OWN) -> None:
     """Raise `UsageError`, with the install line, where a named backend or all of them are missing.
 
     One that is missing and was not named does not stop the others: the run says that it is.
     """
-    absent = absent_backends(sweep)
+    absent = absent_backends(sweep, interpreters)
     for backend in named:
         if backend in absent:
             raise UsageError(f"backend {backend}: {absent[backend]}")

@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 
 from backends import BACKENDS
 from bench.ending import MARK, exit_text, has_ended, kill_group, kill_marked
+from bench.interpreters import environment_of
 
 #: A server that takes longer than this to import its framework is taken for hung.
 IMPORT_LIMIT_S = 180.0
@@ -123,7 +124,7 @@ class Setup:
             name: f"{given[name]} {value}" if is_flags(name, given.get(name)) else value
             for name, value in ours.items()
         }
-        return {**os.environ, **joined}
+        return {**environment_of(self.python), **joined}
 
 
 class Spawner:

@@ -23,6 +23,7 @@ from bench.engine import Progress, describe, stamped, unmeasured
 from bench.errors import UsageError
 from bench.estimate import job_seconds
 from bench.failures import steady_failures
+from bench.interpreters import Interpreters
 from bench.launch import Start, Team
 from bench.naming import step_name
 from bench.noise import Gate
@@ -48,6 +49,7 @@ class _Side:
     """One environment: its interpreter, its run, and its workers of the moment."""
 
     python: Path
+    interpreters: Interpreters
     store: Store
     manifest: dict[str, Any]
 
@@ -59,7 +61,7 @@ class _Side:
             start=self.manifest["start"],
             log=self.store.folder / "workers.log",
             scratch=scratch,
-            python=str(self.python),
+            interpreters=self.interpreters,
         )
 
     def describe(self, team: Team, names: Sequence[str]) -> None:
@@ -102,28 +104,32 @@ def execute(
     one raises `KeyboardInterrupt`.
     """
     check_sampling(sweep)
-    for python in pythons:
-        if not python.is_file():
-            raise UsageError(f"interpreter {python}: is not there")
+    environments = [Interpreters.everywhere(path, sorted(sweep.backends())) for path in pythons]
     session = uuid.uuid4().hex
     with ExitStack() as stack:
         sides = [
             _Side(
                 python=python,
+                interpreters=interpreters,
                 store=stack.enter_context(
                     Store.create(
                         folder / name,
                         manifest := {
                             "session": session,
                             **new_manifest(
-                                sweep, name, threads=threads, start=start, command=command
+                                sweep,
+                                name,
+                                threads=threads,
+                                start=start,
+                                command=command,
+                                interpreters=interpreters,
                             ),
                         },
                     )
                 ),
                 manifest=manifest,
             )
-            for name, python in zip(SIDES, pythons, strict=True)
+            for name, python, interpreters in zip(SIDES, pythons, environments, strict=True)
         ]
         stopping = stack.enter_context(stop_signals())
         stack.enter_context(elsewhere(sides[0].manifest["cpus"]))
