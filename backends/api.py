@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy.typing as npt
 
 from backends.cells import CELLS
+from backends.devices import ALLOWED, is_device
 from backends.stack import MAX_LAYERS, layers
 
 Array = npt.NDArray[Any]
@@ -54,7 +55,7 @@ class Case:
     `lengths` "ragged" gives each sequence its own length n_b <= T, the longest T, and "half" n_b <=
     T / 2: what a batch is that was padded to more than it needs. Outputs are 0 at t >= n_b and
     the state is held there. `forget_bias` is added to the LSTM's forget gate at run time and is no
-    part of the weights. `device` is "cpu" or "gpu".
+    part of the weights. `device` is a name of `backends.devices`.
 
     Raises `ValueError` for an unknown cell, and for one that cannot have these sizes.
     """
@@ -80,6 +81,8 @@ class Case:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
+        if not is_device(self.device):
+            raise ValueError(f"device {self.device!r}: must be {ALLOWED}")
         if self.layers > MAX_LAYERS:
             raise ValueError(f"layers={self.layers}: must be {MAX_LAYERS:,} or less")
         layers(self)
@@ -223,7 +226,10 @@ class Backend(Protocol):
         """What the framework itself says about its thread pools."""
 
     def devices(self) -> Mapping[str, str]:
-        """Device name ("cpu", "gpu") -> the framework's description, for what is there."""
+        """Device name ("cpu", "gpu", "gpu:1") -> the framework's description, of what is there."""
+
+    def lacking(self, device: str) -> str | None:
+        """Why this framework cannot compute on a device here, and what helps; None where it can."""
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         """Build a runner: graph, module or compiled program.
@@ -239,6 +245,13 @@ class Backend(Protocol):
         None where the strategy is not that class, and for a case that is not one plain LSTM
         (`backends.native.plain_lstm`).
         """
+
+
+def require_device(backend: Backend, device: str) -> None:
+    """Raise `Unavailable` where a backend cannot compute on a device here."""
+    reason = backend.lacking(device)
+    if reason is not None:
+        raise Unavailable(reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,12 @@ from typing import Any, get_args
 
 from backends import IMPLEMENTATIONS
 from backends.api import CELL_NAMES, MODES, Case, Direction, Dtype, InitialState, Kind, Lengths
+from backends.devices import ALLOWED, is_device
 from bench import strict
 from bench.errors import UsageError, choose
 
 #: Kinds that a sweep compares; `limit` rides along in every block.
 RANKED: tuple[Kind, ...] = ("static", "dynamic", "fused")
-
-DEVICES = ("cpu", "gpu")
 
 _WORDS: Mapping[str, Sequence[str]] = {
     "cell": CELL_NAMES,
@@ -25,7 +24,6 @@ _WORDS: Mapping[str, Sequence[str]] = {
     "direction": get_args(Direction),
     "initial_state": get_args(InitialState),
     "dtype": get_args(Dtype),
-    "device": DEVICES,
     "mode": MODES,
 }
 
@@ -97,6 +95,9 @@ class Axes:
             choose(name, str(value), _names("backend"))
         elif axis == "strategy":
             choose(name, str(value), _names("strategy"))
+        elif axis == "device":
+            if not (isinstance(value, str) and is_device(value)):
+                raise UsageError(f"device {value!r}: must be {ALLOWED}")
         elif not is_count(value):
             raise UsageError(f"{name} {value!r}: must be a whole number of 1 or more, below 2^63")
 

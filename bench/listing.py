@@ -76,9 +76,8 @@ def print_devices(console: Console, interpreters: Interpreters = OWN) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
         for device, words in info["devices"].items():
             table.add_row(backend, device, Text(str(words)), Text(versions))
-        if BACKENDS[backend].extra is not None and "gpu" not in info["devices"]:
-            said = "none: no GPU or no driver here, or a build of the framework without CUDA"
-            table.add_row(backend, "gpu", Text(said, style="yellow"), "")
+        if BACKENDS[backend].extra is not None and info.get("no_gpu"):
+            table.add_row(backend, "gpu", Text(info["no_gpu"], style="yellow"), "")
     console.print(table)
 
 

@@ -129,7 +129,7 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("--lengths", words, "A,B", "full, ragged (each its own length), or half (T / 2 at most)."),
     ("--initial-state", words, "A,B", "zeros, random."),
     ("--dtype", words, "A,B", "float32, float64."),
-    ("--device", words, "A,B", "cpu, gpu."),
+    ("--device", words, "A,B", "cpu, gpu; gpu:1 is the second GPU."),
     ("--mode", words, "A,B", "forward, or train: forward, backward and update."),
 )
 

@@ -101,11 +101,12 @@ def check_devices(sweep: Sweep, interpreters: Interpreters = OWN) -> None:
         return
     chosen = {entry.backend for entry in sweep.implementations()}
     here = describe_backends(interpreters=interpreters)
-    found = {name: info.get("devices", {}) for name, info in here.items()}
-    there = sorted({device for name in chosen for device in found[name]})
     for device in wanted:
-        if device not in there:
-            raise UsageError(f"device {device!r}: not found on this host; here: {', '.join(there)}")
+        if not any(device in here[name].get("devices", {}) for name in chosen):
+            there = dict.fromkeys(d for name in chosen for d in here[name].get("devices", {}))
+            reasons = [info["no_gpu"] for name in chosen if (info := here[name]).get("no_gpu")]
+            said = "; ".join([f"here: {', '.join(there)}", *sorted(reasons)])
+            raise UsageError(f"device {device!r}: no framework finds it; {said}")
 
 
 def conditions(

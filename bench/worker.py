@@ -104,6 +104,7 @@ class Worker:
             "versions": dict(backend.versions()),
             "threads": dict(backend.threads()),
             "devices": dict(backend.devices()),
+            "no_gpu": backend.lacking("gpu"),
             "overhead": {"call_s": call_s, "sample_s": sample_s},
             "calibration_error": memory.calibration_error(),
             "pid": os.getpid(),

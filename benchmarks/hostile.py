@@ -119,7 +119,7 @@ def _alarm() -> Iterator[None]:
 def _nothing_measured() -> Iterator[None]:
     """No input may start a process: devices are said without asking, and nothing is run."""
 
-    def describe() -> dict[str, dict[str, Any]]:
+    def describe(**_: object) -> dict[str, dict[str, Any]]:
         return {name: {"devices": {"cpu": "a CPU"}} for name in BACKENDS}
 
     def refuse(*_: object, **__: object) -> None:

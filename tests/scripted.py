@@ -27,8 +27,10 @@ from backends.api import (
     Unavailable,
     Unsupported,
     Weights,
+    require_device,
     unstaged,
 )
+from backends.devices import lacks_gpu
 from tests.scripted_runners import (
     Allocates,
     Alone,
@@ -53,6 +55,9 @@ from tests.scripted_runners import (
 
 #: The module that workers import as the framework: another one may fail, or never end.
 MODULE_VARIABLE = "SCRIPTED_MODULE"
+
+#: What the backend finds: "cpu,gpu,gpu:1".
+DEVICES_VARIABLE = "SCRIPTED_DEVICES"
 
 
 def _raise(error: BaseException) -> NoReturn:
@@ -230,6 +235,10 @@ _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
 }
 
 
+def _devices() -> list[str]:
+    return os.environ.get(DEVICES_VARIABLE, "cpu").split(",")
+
+
 class ScriptedBackend:
     name = "scripted"
 
@@ -240,9 +249,13 @@ class ScriptedBackend:
         return {"scripted": 1}
 
     def devices(self) -> Mapping[str, str]:
-        return {"cpu": "scripted"}
+        return dict.fromkeys(_devices(), "scripted")
+
+    def lacking(self, device: str) -> str | None:
+        return lacks_gpu(device, "scripted 1", len(_devices()) - 1, "pip install scripted")
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
+        require_device(self, case.device)
         with stage("script"):
             return _SCRIPTS[strategy](case)
 

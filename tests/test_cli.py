@@ -241,10 +241,17 @@ def test_without_any_framework_there_is_nothing_to_run(
 def test_a_device_that_is_not_there_is_refused(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = {name: {"devices": {"cpu": "a CPU"}} for name in backends.BACKENDS}
-    monkeypatch.setattr(run, "describe_backends", lambda: here)
-    line = refused(capsys, "run", "--device", "gpu")
-    assert "'gpu': not found on this host; here: cpu" in line
+    here = {
+        name: {"devices": {"cpu": "a CPU"}, "no_gpu": f"{name} finds no GPU"}
+        for name in backends.BACKENDS
+    }
+    monkeypatch.setattr(run, "describe_backends", lambda **_: here)
+    line = refused(capsys, "run", "--device", "gpu", "--backend", "torch,jax")
+    said = "device 'gpu': no framework finds it; here: cpu; jax finds no GPU; torch finds no GPU"
+    assert said in line
+    here["jax"] = {"devices": {"cpu": "a CPU", "gpu": "one"}}
+    line = refused(capsys, "run", "--device", "gpu,gpu:1", "--backend", "torch,jax")
+    assert "device 'gpu:1': no framework finds it; here: cpu, gpu; torch finds no GPU" in line
     assert engine.calls == []
 
 
@@ -392,18 +399,24 @@ def test_list_names_everything_there_is(
     assert "torch/static" not in out
     assert set(CELL_NAMES) <= set(out.split())
     info: dict[str, Any] = {
-        "torch": {"versions": {"torch": "2.13.0"}, "threads": {}, "devices": {"gpu": "an H100"}},
+        "torch": {
+            "versions": {"torch": "2.13.0"},
+            "threads": {},
+            "devices": {"gpu": "an H100"},
+            "no_gpu": None,
+        },
         "jax": {"error": "it crashed when asked"},
     }
-    monkeypatch.setattr(run, "describe_backends", lambda threads: info)
+    monkeypatch.setattr(run, "describe_backends", lambda **_: info)
     assert cli.main(["list", "--devices"]) == 0
     out = capsys.readouterr().out
     assert "an H100" in out
     assert "it crashed when asked" in out
-    assert "no GPU or no driver here" not in out
-    info["torch"]["devices"] = {"cpu": "a CPU"}
+    info["torch"] |= {"devices": {"cpu": "a CPU"}, "no_gpu": "torch finds none"}
     assert cli.main(["list", "--devices"]) == 0
-    assert "no GPU or no driver here" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "torch finds none" in out
+    assert "an H100" not in out
 
 
 def test_a_backend_elsewhere_that_is_not_there_is_one_line() -> None:

@@ -43,7 +43,9 @@ class Engine:
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     stub = Engine()
     monkeypatch.setattr(run, "execute", stub.execute)
-    monkeypatch.setattr(run, "describe_backends", lambda: {"torch": {"devices": {"cpu": "CPU"}}})
+    monkeypatch.setattr(
+        run, "describe_backends", lambda **_: {"torch": {"devices": {"cpu": "CPU"}}}
+    )
     monkeypatch.chdir(tmp_path)
     return stub
 

@@ -8,7 +8,9 @@ from importlib.metadata import version
 
 import jax
 
-from backends.api import Batch, Case, Mode, Runner, Stage, Unavailable, Weights, unstaged
+from backends import install_line
+from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_device, unstaged
+from backends.devices import gpu_name, lacks_gpu
 from backends.jax import INFO
 from backends.jax.network import LOOPS
 from backends.jax.runner import JaxRunner
@@ -24,7 +26,9 @@ class JaxBackend:
         # is made with its dtype. "highest" keeps TensorFloat-32 and bfloat16 out of the products.
         jax.config.update("jax_enable_x64", True)
         jax.config.update("jax_default_matmul_precision", "highest")
-        self._devices = {d.platform: d for d in (*jax.devices("cpu"), *jax.devices())}
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        self._devices = {"cpu": jax.devices("cpu")[0]}
+        self._devices |= {gpu_name(number): device for number, device in enumerate(gpus)}
 
     def versions(self) -> Mapping[str, str]:
         return {"jax": version("jax"), "jaxlib": version("jaxlib")}
@@ -42,13 +46,13 @@ class JaxBackend:
     def devices(self) -> Mapping[str, str]:
         return {name: device.device_kind for name, device in self._devices.items()}
 
+    def lacking(self, device: str) -> str | None:
+        framework = f"JAX {version('jax')}"
+        return lacks_gpu(device, framework, len(self._devices) - 1, install_line("gpu-jax"))
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
-        if case.device not in self._devices:
-            raise Unavailable(
-                f"device {case.device}: JAX sees {', '.join(self._devices)}; "
-                "a GPU needs pip install 'jax[cuda12]'"
-            )
+        require_device(self, case.device)
         return JaxRunner(case, LOOPS[strategy], mode, self._devices[case.device], stage)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:

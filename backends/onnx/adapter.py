@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 import onnxruntime
 
-from backends.api import Batch, Case, Mode, Runner, Stage, Unavailable, Weights, unstaged
+from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_device, unstaged
 from backends.onnx import INFO
 from backends.onnx.runner import OnnxRunner, session_options
 
@@ -33,10 +33,14 @@ class OnnxBackend:
     def devices(self) -> Mapping[str, str]:
         return {"cpu": "CPUExecutionProvider"}
 
+    def lacking(self, device: str) -> str | None:
+        return (
+            None if device == "cpu" else f"device {device}: onnxruntime's CPU package runs on cpu"
+        )
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
-        if case.device != "cpu":
-            raise Unavailable(f"device {case.device}: onnxruntime's CPU package runs on cpu")
+        require_device(self, case.device)
         return OnnxRunner(case, self._threads)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:

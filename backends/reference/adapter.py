@@ -17,8 +17,8 @@ from backends.api import (
     Output,
     Runner,
     Stage,
-    Unavailable,
     Weights,
+    require_device,
     unstaged,
 )
 from backends.data import check_batch
@@ -97,10 +97,12 @@ class NumpyBackend:
     def devices(self) -> Mapping[str, str]:
         return {"cpu": "NumPy"}
 
+    def lacking(self, device: str) -> str | None:
+        return None if device == "cpu" else f"device {device}: NumPy runs on cpu"
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
-        if case.device != "cpu":
-            raise Unavailable(f"device {case.device}: NumPy runs on cpu")
+        require_device(self, case.device)
         if strategy == "numpy":
             return OracleRunner(case)
         return ProductsRunner(case, mode, _NUMPY_OPS)

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import tensorflow as tf
 
+from backends import install_line
 from backends.api import (
     Batch,
     Case,
@@ -15,10 +16,11 @@ from backends.api import (
     Native,
     Runner,
     Stage,
-    Unavailable,
     Weights,
+    require_device,
     unstaged,
 )
+from backends.devices import gpu_name, gpu_number, is_gpu, lacks_gpu
 from backends.tensorflow import INFO
 from backends.tensorflow.block import BlockLstm, BlockLstmV2
 from backends.tensorflow.blockcells import make_block_cell
@@ -101,25 +103,33 @@ class TensorflowBackend:
 
     def devices(self) -> Mapping[str, str]:
         found = {"cpu": tf.config.list_physical_devices("CPU")[0].name}
-        for gpu in tf.config.list_physical_devices("GPU")[:1]:
-            details = tf.config.experimental.get_device_details(gpu)
-            found["gpu"] = details.get("device_name", gpu.name)
+        for number, gpu in enumerate(tf.config.list_physical_devices("GPU")):
+            found[gpu_name(number)] = _described(gpu)
         return found
+
+    def lacking(self, device: str) -> str | None:
+        built = "" if tf.test.is_built_with_cuda() else " (built without CUDA)"
+        framework = f"TensorFlow {version('tensorflow')}{built}"
+        found = len(tf.config.list_physical_devices("GPU"))
+        return lacks_gpu(device, framework, found, install_line("gpu-tensorflow"))
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
-        if case.device not in self.devices():
-            raise Unavailable(
-                f"device {case.device}: TensorFlow sees {', '.join(self.devices())} here; "
-                "a GPU needs its driver and pip install 'tensorflow[and-cuda]'"
-            )
-        device = f"/{case.device}:0"
+        require_device(self, case.device)
+        device = f"/gpu:{gpu_number(case.device)}" if is_gpu(case.device) else "/cpu:0"
         if strategy in _GRAPHS:
             return _GRAPHS[strategy](case, mode, stage, device=device, config=self._config)
         return _FUNCTIONS[strategy](case, mode, stage, device=device)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
         return native(case, strategy, weights, batch)
+
+
+def _described(gpu: tf.config.PhysicalDevice) -> str:
+    """A GPU in words. Asks the driver, and starts nothing on the GPU."""
+    details = tf.config.experimental.get_device_details(gpu)
+    major, minor = details.get("compute_capability", ("?", "?"))
+    return f"{details.get('device_name', gpu.name)}, compute capability {major}.{minor}"
 
 
 def create(threads: int) -> TensorflowBackend:

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from backends.api import Batch, Case, Mode, Output, Stage, Weights
+from backends.devices import is_gpu
 from backends.tensorflow.network import (
     Inputs,
     Network,
@@ -39,7 +40,7 @@ class FunctionRunner:
     ) -> None:
         self._mode = mode
         self._device = device
-        self._on_gpu = case.device == "gpu"
+        self._on_gpu = is_gpu(case.device)
         with tf.device(device):
             with stage("variables"):
                 self._inputs = Inputs(case, mode, case.seq_len if unrolled else None)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from backends import install_line
 from backends.api import (
     Batch,
     Case,
@@ -13,10 +14,11 @@ from backends.api import (
     Native,
     Runner,
     Stage,
-    Unavailable,
     Weights,
+    require_device,
     unstaged,
 )
+from backends.devices import gpu_name, gpu_number, is_gpu, lacks_gpu
 from backends.torch import INFO
 from backends.torch.compiled import build_static
 from backends.torch.fused import build_fused, build_packed
@@ -57,12 +59,18 @@ class TorchBackend:
 
     def devices(self) -> Mapping[str, str]:
         devices = {"cpu": f"CPU, {torch.backends.cpu.get_cpu_capability()}"}
-        if torch.cuda.is_available():
-            devices["gpu"] = torch.cuda.get_device_name()
+        for number in range(torch.cuda.device_count()):
+            devices[gpu_name(number)] = _described(number)
         return devices
+
+    def lacking(self, device: str) -> str | None:
+        built = "" if torch.version.cuda else " (built without CUDA)"
+        framework = f"torch {torch.__version__}{built}"
+        return lacks_gpu(device, framework, torch.cuda.device_count(), install_line("gpu-torch"))
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
+        require_device(self, case.device)
         return _BUILDERS[strategy](case, mode, _device(case.device), stage)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
@@ -70,14 +78,15 @@ class TorchBackend:
 
 
 def _device(name: str) -> torch.device:
-    """The torch device of a case's. Raises `Unavailable` for one that is not here."""
-    if name == "cpu":
-        return torch.device("cpu")
-    if name != "gpu":
-        raise Unavailable(f"device {name}: torch runs on cpu and gpu")
-    if not torch.cuda.is_available():
-        raise Unavailable(f"device gpu: torch {torch.__version__} finds no CUDA device")
-    return torch.device("cuda", torch.cuda.current_device())
+    """The torch device of a case's."""
+    return torch.device("cuda", gpu_number(name)) if is_gpu(name) else torch.device("cpu")
+
+
+def _described(number: int) -> str:
+    """A GPU in words. Asks the driver, and starts nothing on the GPU."""
+    found = torch.cuda.get_device_properties(number)
+    capability = f"compute capability {found.major}.{found.minor}"
+    return f"{found.name}, {found.total_memory / 2**30:.0f} GiB, {capability}"
 
 
 def create(threads: int) -> TorchBackend:

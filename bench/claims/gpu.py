@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from backends.api import Case
+from backends.devices import is_gpu
 from bench import capacity
 from bench.claims.question import Fact, Question, lacking, planned, where
 from bench.claims.reading import Groups, steady_question, value
@@ -16,7 +17,7 @@ from bench.record import TO_FIRST
 
 def on_gpu(case: Case) -> bool:
     """Whether a case is one of the GPU's."""
-    return case.device == "gpu"
+    return is_gpu(case.device)
 
 
 #: dynamic_rnn is more than twice as slow as static_rnn.

@@ -1,0 +1,95 @@
+"""What a device may be called, and what becomes of one that is not there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.api import Case
+from backends.devices import gpu_name, gpu_number, is_device, is_gpu, lacks_gpu
+from bench import cli
+from bench.record import Status
+from tests import scripted
+from tests.scripted_runs import execute, sweep
+
+CASE = Case(cell="lstm", seq_len=2, batch=1, inputs=1, hidden=1)
+
+
+@given(st.integers(0, 99))
+def test_a_number_names_a_gpu_and_is_read_from_its_name(number: int) -> None:
+    name = gpu_name(number)
+    assert is_device(name)
+    assert is_gpu(name)
+    assert gpu_number(name) == number
+    assert replace(CASE, device=name).device == name
+
+
+@given(st.text(max_size=6).filter(lambda text: text not in ("cpu", "gpu")))
+def test_other_words_are_no_devices(text: str) -> None:
+    if text.startswith("gpu:") and text[4:].isascii() and text[4:].isdecimal():
+        return
+    assert not is_device(text)
+    with pytest.raises(ValueError, match="device"):
+        replace(CASE, device=text)
+
+
+@pytest.mark.parametrize("name", ["gpu:0", "gpu:01", "gpu:100", "cuda", "GPU", "gpu:", "tpu", ""])
+def test_a_device_that_is_none_is_one_line(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "--device", f"cpu,{name}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "device" in line
+    assert "cpu, gpu" in line or "empty" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "said"),
+    [
+        ("cpu", 0, None),
+        ("gpu", 1, None),
+        ("gpu:1", 2, None),
+        ("gpu", 0, "finds no GPU; it needs one with its driver, and a build for it: pip x"),
+        ("gpu:1", 1, "device gpu:1: F finds gpu"),
+        ("gpu:2", 2, "device gpu:2: F finds gpu, gpu:1"),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_helps(
+    device: str, found: int, said: str | None
+) -> None:
+    reason = lacks_gpu(device, "F", found, "pip x")
+    assert (reason is None) == (said is None)
+    assert said is None or said in (reason or "")
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_each_device_has_its_own_cases_pairs_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
+    plan = sweep("fine", "fine-too", blocks=2)
+    plan = replace(plan, axes=replace(plan.axes, device=("cpu", "gpu", "gpu:1")))
+    found = execute(tmp_path, plan)
+    ends = {
+        (r.job.case.device, str(r.status))
+        for r in found.records
+        if r.job.backend == "scripted" and r.job.measure == "steady"
+    }
+    assert ends == {("cpu", "ok"), ("gpu", "ok"), ("gpu:1", "unavailable")}
+    twins = {r.job.case.device for r in found.records if r.job.replica and r.status == Status.OK}
+    assert twins == {"cpu", "gpu"}
+    absent = {r.reason for r in found.records if r.job.case.device == "gpu:1" and r.reason}
+    assert "device gpu:1: scripted 1 finds gpu" in absent
+    # NumPy has no GPU, and no product of its takes a limit there.
+    limits = {
+        (r.job.case.device, str(r.status))
+        for r in found.records
+        if r.job.implementation == "reference/products"
+    }
+    assert limits == {("cpu", "ok"), ("gpu", "unavailable"), ("gpu:1", "unavailable")}
