@@ -1,17 +1,18 @@
 """Sessions: `bench` and `claims` measure, `tests` and `browser` check, `lint` and `types` read.
 
-Plain pip, pinned versions. The first three run in the environment of the session `frameworks`,
-since the frameworks take 3.6 GB. An environment is installed again only when pyproject.toml or
-constraints.txt changed.
+Plain pip, pinned versions. The first three run in one environment, `frameworks`, since it takes
+3.6 GB; with `--device gpu` each framework has its own, since what they ask of CUDA collides. An
+environment is installed again only when pyproject.toml or constraints.txt changed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,53 +37,101 @@ BACKENDS = {"onnxruntime": "onnx"}
 PROJECT = Path("pyproject.toml")
 CONSTRAINTS = Path("constraints.txt")
 
+#: The file that tells what an environment was made of.
+STAMP = "installed.sha256"
 
-def _install_once(session: nox.Session, *arguments: str) -> None:
-    """Install into the session's environment, unless it has just this already."""
+
+#: The frameworks that run on a GPU, by what the project calls them.
+ON_GPU = ("tensorflow", "torch", "jax")
+
+
+def _stamp(*arguments: str) -> str:
+    """What an environment is made of, as a few characters."""
     wanted = hashlib.sha256("\n".join(arguments).encode())
     for path in (PROJECT, CONSTRAINTS):
         wanted.update(path.read_bytes())
-    stamp = Path(session.virtualenv.location, "installed.sha256")
-    if stamp.is_file() and stamp.read_text() == wanted.hexdigest():
+    return wanted.hexdigest()
+
+
+def _install_once(session: nox.Session, *arguments: str) -> None:
+    """Install into the session's environment, unless it has just this already."""
+    stamp = Path(session.virtualenv.location, STAMP)
+    if stamp.is_file() and stamp.read_text() == _stamp(*arguments):
         session.log("the environment is up to date")
         return
     session.install("--constraint", str(CONSTRAINTS), *arguments)
-    stamp.write_text(wanted.hexdigest())
+    stamp.write_text(_stamp(*arguments))
 
 
-def _run_with_frameworks(
-    session: nox.Session, *arguments: str, codes: tuple[int, ...] = (0,)
-) -> None:
-    """Run a module with the interpreter of the session `frameworks`; it may end with any code."""
-    python = session.cache_dir.parent / "frameworks" / "bin" / "python"
-    session.run(str(python), "-m", *arguments, external=True, success_codes=list(codes))
+def _environment(session: nox.Session, name: str, *arguments: str) -> str:
+    """An environment beside the sessions' own, installed once; its interpreter."""
+    location = session.cache_dir.parent / name
+    python, stamp = location / "bin" / "python", location / STAMP
+    if not (stamp.is_file() and stamp.read_text() == _stamp(*arguments)):
+        if not python.exists():
+            session.run(sys.executable, "-m", "virtualenv", "--quiet", str(location), external=True)
+        pip = (str(python), "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS))
+        session.run(*pip, *arguments, external=True)
+        stamp.write_text(_stamp(*arguments))
+    return str(python)
 
 
-@nox.session
+def _frameworks(session: nox.Session) -> str:
+    """The interpreter of the environment with all frameworks and what the tests need."""
+    return _environment(session, "frameworks", "--editable", ".[all,test]")
+
+
+def _wants_gpu(words: Sequence[str]) -> bool:
+    """Whether `--device` names a GPU: `--device cpu,gpu`, `--device=gpu:1`."""
+    named = [word.partition("=")[2] for word in words if word.startswith("--device=")]
+    named += [word for before, word in itertools.pairwise(words) if before == "--device"]
+    return any(part.strip().startswith("gpu") for word in named for part in word.split(","))
+
+
+def _measure(session: nox.Session, *command: str, gpu: bool, codes: Sequence[int] = (0,)) -> None:
+    """Run a command that measures; on a GPU each framework in an environment of its own."""
+    if gpu:
+        python = _environment(session, "gpu-parent", "--editable", ".[report]")
+        for name in ON_GPU:
+            path = _environment(session, f"gpu-{name}", "--editable", f".[gpu-{name}]")
+            command = (*command, "--python", f"{name}={path}")
+    else:
+        python = _frameworks(session)
+    words = (python, "-m", "bench", *command, *session.posargs)
+    session.run(*words, external=True, success_codes=list(codes))
+
+
+@nox.session(venv_backend="none")
 def frameworks(session: nox.Session) -> None:
     """Install the frameworks and what the tests need; `bench` and `tests` do this by themselves."""
-    _install_once(session, "--editable", ".[all,test]")
+    _frameworks(session)
 
 
-@nox.session(venv_backend="none", requires=["frameworks"])
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure a sweep: `nox -s bench -- --preset smoke`; arguments as in `python -m bench run`."""
-    _run_with_frameworks(session, "bench", "run", *session.posargs)
+    """Measure a sweep: `nox -s bench -- --preset smoke`; arguments as in `python -m bench run`.
+
+    `nox -s bench -- --device gpu` makes an environment for each framework.
+    """
+    _measure(session, "run", gpu=_wants_gpu(session.posargs))
 
 
-@nox.session(venv_backend="none", requires=["frameworks"])
+@nox.session(venv_backend="none")
 def claims(session: nox.Session) -> None:
     """Judge what others claim: `nox -s claims -- T4`; measures what decides it first.
 
-    Statuses 1 and 3 are verdicts (refuted, inconclusive) and no failures of the session.
+    Statuses 1 and 3 are verdicts (refuted, inconclusive) and no failures of the session. Where the
+    driver of a GPU is there, each framework has an environment of its own.
     """
-    _run_with_frameworks(session, "bench", "claims", "--run", *session.posargs, codes=(0, 1, 3))
+    gpu = shutil.which("nvidia-smi") is not None
+    _measure(session, "claims", "--run", gpu=gpu, codes=(0, 1, 3))
 
 
-@nox.session(venv_backend="none", requires=["frameworks"])
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
-    _run_with_frameworks(session, "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+    words = (_frameworks(session), "-m", "pytest", "-n", "2", "--dist", "loadgroup")
+    session.run(*words, *session.posargs, external=True)
 
 
 @nox.session
