@@ -10,7 +10,7 @@ from bench.store import mapping_in
 #: What makes a host another one. Its name does not: a runner has another one every time.
 _HOST = (
     *("cpu", "cpu_model", "vectors", "caches"),
-    *("cores", "memory_bytes", "system", "machine", "virtual"),
+    *("cores", "memory_bytes", "system", "machine", "virtual", "gpus"),
 )
 
 #: What makes a run another way of measuring.

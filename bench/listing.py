@@ -9,7 +9,7 @@ from rich.text import Text
 
 from backends import BACKENDS, IMPLEMENTATIONS
 from backends.cells import CELLS
-from bench import run, support
+from bench import gpus, run, support
 from bench.claims.registry import CLAIMS
 from bench.interpreters import OWN, Interpreters
 from bench.preset import load_preset, preset_names
@@ -67,8 +67,13 @@ def print_claims(console: Console) -> None:
 
 
 def print_devices(console: Console, interpreters: Interpreters = OWN) -> None:
-    """What each framework says that it can compute on. Starts a worker for each."""
+    """What the driver tells of GPUs, and each framework of what it can compute on.
+
+    Starts a worker for each framework.
+    """
     table = _table("backend", "device", "what it is", "versions")
+    for gpu in gpus.found():
+        table.add_row("(driver)", gpu.device, Text(gpu.words), "")
     for backend, info in run.describe_backends(interpreters=interpreters).items():
         if "error" in info:
             table.add_row(backend, "", Text(str(info["error"]), style="yellow"), "")

@@ -18,7 +18,7 @@ from bench.sweep import Sweep
 #: The parts of a manifest's `host` that make two hosts one.
 _HOST = (
     *("hostname", "cpu", "cpu_model", "vectors", "caches"),
-    *("cores", "memory_bytes", "system", "machine", "python"),
+    *("cores", "memory_bytes", "system", "machine", "python", "gpus"),
 )
 
 #: The other parts of a manifest that must be the same.

@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any, get_args
 
 from backends import BACKENDS
-from bench import machine, strict
+from backends.devices import is_gpu
+from bench import gpus, machine, strict
 from bench.engine import Engine, Progress, describe
 from bench.errors import UsageError
 from bench.hosts import session_of
@@ -117,7 +118,7 @@ def conditions(
         "threads": threads,
         "cpus": chosen_cpus(threads),
         "start": start,
-        "host": machine.describe(),
+        "host": _host(sweep),
         "commit": machine.commit(),
         "versions": interpreters.versions(),
         "interpreters": interpreters.to_json(),
@@ -126,6 +127,14 @@ def conditions(
         },
         "inherited": _inherited(sweep, threads),
     }
+
+
+def _host(sweep: Sweep) -> dict[str, Any]:
+    """What the host is; its GPUs too where the sweep is measured on one."""
+    host = machine.describe()
+    if any(is_gpu(device) for device in sweep.axes.device):
+        host["gpus"] = [gpu.to_json() for gpu in gpus.found()]
+    return host
 
 
 def _inherited(sweep: Sweep, threads: int) -> dict[str, str]:

@@ -124,7 +124,9 @@ class Setup:
             name: f"{given[name]} {value}" if is_flags(name, given.get(name)) else value
             for name, value in ours.items()
         }
-        return {**environment_of(self.python), **joined}
+        # As NVML counts them; a framework would begin with the fastest one.
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        return {**order, **environment_of(self.python), **joined}
 
 
 class Spawner:
