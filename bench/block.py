@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bench.outcome import Outcome, Seat, request
 from bench.record import Job, Record, Status
 from bench.sampling import Sampling
 from bench.sources import ServerDied, WorkerDied, WorkerHung
+from bench.watch import Watch
 
 #: What a turn may take beyond what its calls took when they were warm, times `PATIENCE`.
 TURN_LIMIT_S = 300.0
@@ -49,15 +51,18 @@ class Block:
         *,
         alone: bool = False,
         rivals: Team | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Jobs differ in their `Job.arm`; `expected` has the oracle's file of each one's case.
 
         `built` is told each job that has been built; `alone` adds samples of each arm alone. With
-        `rivals`, another team's workers do the same jobs in turns with the first one's.
+        `rivals`, another team's workers do the same jobs in turns with the first one's. `watch`
+        looks at the GPU in turns; those at a low clock are set aside.
         """
         self._teams = [team] if rivals is None else [team, rivals]
         self._expected = expected
         self._sampling = sampling
+        self._watch = watch
         outcomes = [Outcome(job=job, side=n) for n in range(len(self._teams)) for job in jobs]
         self._outcomes = {outcome.arm: outcome for outcome in outcomes}
         self._workers: dict[Seat, Worker] = {}
@@ -188,11 +193,25 @@ class Block:
         token = uuid.uuid4().hex
         for outcome in self._of(None, Status.OK):
             outcome.worker["turns"] = token
+        if self._watch is not None:
+            self._watch.begin()
         for number in range(turns):
             self._row += 1
             seats = [seat for seat in self._seats if seat in self._workers]
             for seat in seats if number % 2 == 0 else reversed(seats):
-                self._turn(seat)
+                with nullcontext() if self._watch is None else self._watch.during(number):
+                    self._turn(seat)
+        if self._watch is not None:
+            self._set_aside(self._watch.low_turns())
+
+    def _set_aside(self, turns: Collection[int]) -> None:
+        """Take out what all arms were timed at in these turns: they stay paired."""
+        size = 2 * PALINDROMES_PER_TURN
+        for outcome in self._of(None, Status.OK):
+            samples = outcome.samples["steady"]
+            outcome.samples["steady"] = [
+                sample for n, sample in enumerate(samples) if n // size not in turns
+            ]
 
     def _turn(self, seat: Seat) -> None:
         """A turn of a worker's arms. Raises `_ArmLost` where one of them fails."""

@@ -13,13 +13,14 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from backends.api import Case
-from bench import durable, machine
+from backends.devices import is_gpu
+from bench import durable, gpus, machine
 from bench.block import Block
 from bench.capacity import capacity
 from bench.estimate import job_seconds
@@ -36,6 +37,7 @@ from bench.selection import absent_backends
 from bench.sources import WorkerDied, WorkerHung
 from bench.store import Store
 from bench.sweep import Setting, Sweep
+from bench.watch import Watch
 
 #: What has begun may take so many budgets, since estimates err, and is cut off then. One that does
 #: not answer for that share of a budget hangs: it must not take the others' time.
@@ -98,6 +100,7 @@ class Engine:
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
         self._interpreters = interpreters
+        self._watches = {name: gpus.watch(name) for name in sweep.axes.device if is_gpu(name)}
         self._absent = absent_backends(sweep, interpreters)
 
     def run(self, progress: Progress) -> str:
@@ -208,7 +211,7 @@ class Engine:
         if steady:
             self._gate.wait()
             self._go_on(sum(self._estimate(job) for job in steady))
-            self._gate.begin()
+            self._begin(setting)
             work = Block(
                 team,
                 steady,
@@ -217,9 +220,10 @@ class Engine:
                 self._order,
                 self._half_done,
                 alone=block == 0,
+                watch=self._watches.get(setting[0].device),
             )
             records = work.run(block)
-            self._keep(records, self._gate.end())
+            self._keep(records, self._end(setting))
             for record in records:
                 self._half_done(record.job)
         others = self._settle([job for job in jobs if job.measure != "steady"], block)
@@ -228,13 +232,27 @@ class Engine:
             self._gate.wait()  # where steady blocks are, theirs is the wait
         for job in others:
             self._go_on(self._estimate(job))
-            self._gate.begin()
-            if job.measure == "capacity":
-                record = capacity(team, job, block, self._sweep, lambda: self._go_on(0.0))
-            else:
-                record = alone(team, job, block, expected)
-            self._keep([record], self._gate.end())
+            watch = self._begin(setting)
+            with nullcontext() if watch is None else watch.during(None):
+                if job.measure == "capacity":
+                    record = capacity(team, job, block, self._sweep, lambda: self._go_on(0.0))
+                else:
+                    record = alone(team, job, block, expected)
+            self._keep([record], self._end(setting))
             self._advance(job, 1.0)
+
+    def _begin(self, setting: Setting) -> Watch | None:
+        """Something is measured from now on; who watches the GPU that it is on."""
+        watch = self._watches.get(setting[0].device)
+        if watch is not None:
+            watch.begin()
+        self._gate.begin()
+        return watch
+
+    def _end(self, setting: Setting) -> dict[str, Any]:
+        """It is over: what disturbed it."""
+        noise, watch = self._gate.end(), self._watches.get(setting[0].device)
+        return noise if watch is None else watch.end(noise)
 
     def _settle(self, jobs: Sequence[Job], block: int) -> list[Job]:
         """Write the records of jobs whose end is known without running; return the others.

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
-from backends.devices import gpu_name
+from backends.devices import gpu_name, gpu_number
+from bench.watch import Watch
 
 try:
     import pynvml
@@ -88,6 +89,56 @@ def _read(nvml: ModuleType, number: int, driver: str) -> Gpu:
         clock_mhz=told("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
         power_limit_w=None if power is None else power / 1e3,
     )
+
+
+#: Bits of NVML's reasons for a lower clock that are a disturbance, in words.
+_SLOWED = {
+    "SwPowerCap": "power limit",
+    "HwSlowdown": "hardware",
+    "SwThermalSlowdown": "temperature",
+    "HwThermalSlowdown": "temperature",
+    "HwPowerBrakeSlowdown": "power brake",
+}
+
+
+class Nvml:
+    """One GPU, asked again and again; NVML stays open. See `bench.watch.Driver`."""
+
+    def __init__(self, nvml: ModuleType, number: int) -> None:
+        self._nvml = nvml
+        self._handle = nvml.nvmlDeviceGetHandleByIndex(number)
+
+    def _told(self, name: str, *arguments: object) -> Any:
+        with suppress(self._nvml.NVMLError):
+            return getattr(self._nvml, name)(self._handle, *arguments)
+        return None
+
+    def clock_mhz(self) -> float | None:
+        found = self._told("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
+        return None if found is None else float(found)
+
+    def slowed(self) -> set[str]:
+        bits = self._told("nvmlDeviceGetCurrentClocksEventReasons") or 0
+        named = {
+            getattr(self._nvml, f"nvmlClocksEventReason{name}"): why
+            for name, why in _SLOWED.items()
+        }
+        return {why for bit, why in named.items() if bits & bit}
+
+    def processes(self) -> set[int] | None:
+        found = self._told("nvmlDeviceGetComputeRunningProcesses")
+        return None if found is None else {process.pid for process in found}
+
+
+def watch(device: str) -> Watch | None:
+    """Somebody who watches a GPU while it is measured on; None where the driver tells nothing."""
+    if pynvml is None:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return Watch(Nvml(pynvml, gpu_number(device)))
+    except pynvml.NVMLError:
+        return None
 
 
 def _text(value: str | bytes) -> str:

@@ -1,0 +1,130 @@
+"""What a GPU did while it was measured on: its clock, why that was low, who else was there.
+
+A GPU that is hot, or at its limit of power, runs at a lower clock, and what is timed then is
+another machine. So a thread of the parent, which waits meanwhile, asks the driver for the clock all
+through a turn, and turns of a block below `LOW` of the clock that is usual in this run are set
+aside: all arms lose them together, by the clock and not by the times.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, Protocol
+
+import psutil
+
+#: A turn whose clock is below this share of the usual one is set aside.
+LOW = 0.75
+
+#: The clock is asked for so often [s].
+EVERY_S = 0.02
+
+
+class Driver(Protocol):
+    """What a watch asks of one GPU. None: it does not tell."""
+
+    def clock_mhz(self) -> float | None:
+        """The clock of its multiprocessors now [MHz]."""
+
+    def slowed(self) -> AbstractSet[str]:
+        """Why its clock is lower than it could be, in words."""
+
+    def processes(self) -> AbstractSet[int] | None:
+        """Ids of the processes that compute on it."""
+
+
+def family() -> set[int]:
+    """Ids of this process and of all that it has started."""
+    this = psutil.Process()
+    return {this.pid, *(child.pid for child in this.children(recursive=True))}
+
+
+class Watch:
+    """Looks at one GPU, block by block."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        own: Callable[[], AbstractSet[int]] = family,
+        every_s: float = EVERY_S,
+    ) -> None:
+        self._driver, self._own, self._every_s = driver, own, every_s
+        #: Median clock of each turn of earlier blocks.
+        self._before: list[float] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """A block starts, or starts again: what was seen of it is forgotten."""
+        self._clocks: dict[int, list[float]] = defaultdict(list)
+        self._slowed: set[str] = set()
+        self._foreign: set[int] | None = set()
+
+    @contextmanager
+    def during(self, turn: int | None) -> Iterator[None]:
+        """Look all through the body, a part of this turn; of None the clock does not count."""
+        done = threading.Event()
+        looks = threading.Thread(target=self._look_until, args=(done, turn), daemon=True)
+        looks.start()
+        try:
+            yield
+        finally:
+            done.set()
+            looks.join()
+
+    def _look_until(self, done: threading.Event, turn: int | None) -> None:
+        self._meet()
+        while True:
+            clock = self._driver.clock_mhz()
+            if clock is not None and turn is not None:
+                self._clocks[turn].append(clock)
+            self._slowed |= self._driver.slowed()
+            if done.wait(self._every_s):
+                return
+
+    def _meet(self) -> None:
+        """Who computes there. If nobody of ours, ids are of another namespace, and tell nothing."""
+        there, ours = self._driver.processes(), self._own()
+        if there is None or (there and not there & ours):
+            self._foreign = None
+        elif self._foreign is not None:
+            self._foreign |= there - ours
+
+    def _medians(self) -> dict[int, float]:
+        return {turn: median(clocks) for turn, clocks in self._clocks.items() if clocks}
+
+    def low_turns(self) -> set[int]:
+        """The turns of this block below `LOW` of the usual clock; none where all of them are."""
+        found = self._medians()
+        usual = self._usual(found)
+        low = {turn for turn, clock in found.items() if clock < LOW * usual}
+        return low if len(low) < len(found) else set()
+
+    def _usual(self, found: Mapping[int, float]) -> float:
+        return median([*self._before, *found.values()]) if found else 0.0
+
+    def end(self, noise: Mapping[str, Any]) -> dict[str, Any]:
+        """The block has ended: what a gate says of it, with what was seen of the GPU."""
+        found = self._medians()
+        usual, low = self._usual(found), self.low_turns()
+        here = median(found.values()) if found else None
+        self._before += found.values()
+        reasons = [f"the GPU was slowed down ({why})" for why in sorted(self._slowed)]
+        if here is not None and here < LOW * usual:
+            reasons.append(f"the GPU's clock was {here / usual:.0%} of its usual one")
+        if self._foreign:
+            reasons.append("another process computed on the GPU")
+        gpu = {
+            "clock_mhz": here,
+            "usual_mhz": usual or None,
+            "turns_set_aside": len(low),
+            "slowed": sorted(self._slowed),
+            "foreign_processes": None if self._foreign is None else len(self._foreign),
+        }
+        said = [*noise.get("reasons", ()), *reasons]
+        return {**noise, "quiet": not said, "reasons": said, "gpu": gpu}

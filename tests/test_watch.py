@@ -1,0 +1,177 @@
+"""A scripted GPU: clocks that sink, a driver that says why, somebody else who computes there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import gpus
+from bench.measure import PALINDROMES_PER_TURN
+from bench.store import Run
+from bench.watch import LOW, Watch
+from tests import scripted
+from tests.scripted_runs import execute, of, sweep
+from tests.test_gpus import Nvml
+
+QUIET = {"quiet": True, "reasons": []}
+
+
+class Gpu:
+    """Says the next of its clocks whenever a turn begins; asked again within it, the same."""
+
+    def __init__(
+        self,
+        clocks: Iterable[float | None] = (),
+        *,
+        slowed: AbstractSet[str] = frozenset(),
+        processes: Callable[[], AbstractSet[int] | None] = lambda: {1},
+    ) -> None:
+        self._clocks = itertools.chain(clocks, itertools.repeat(1000.0))
+        self._now: float | None = None
+        self._slowed, self._processes = slowed, processes
+
+    def clock_mhz(self) -> float | None:
+        return self._now
+
+    def slowed(self) -> AbstractSet[str]:
+        return self._slowed
+
+    def processes(self) -> AbstractSet[int] | None:
+        self._now = next(self._clocks)  # asked once a turn, at its beginning
+        return self._processes()
+
+
+def watched(gpu: Gpu, turns: int, watch: Watch | None = None) -> Watch:
+    watch = watch or Watch(gpu, own=lambda: {1}, every_s=0.001)
+    watch.begin()
+    for turn in range(turns):
+        with watch.during(turn):
+            pass
+    return watch
+
+
+@given(st.lists(st.sampled_from([400.0, 740.0, 760.0, 1000.0, 1010.0]), min_size=1, max_size=9))
+def test_turns_below_three_quarters_of_the_usual_clock_are_low(clocks: list[float]) -> None:
+    watch = watched(Gpu(clocks), len(clocks))
+    usual = sorted(clocks)[len(clocks) // 2]
+    if len(clocks) % 2 == 0:
+        usual = (usual + sorted(clocks)[len(clocks) // 2 - 1]) / 2
+    assert watch.low_turns() == {n for n, clock in enumerate(clocks) if clock < LOW * usual}
+    assert watch.low_turns() != set(range(len(clocks)))
+
+
+def test_what_is_usual_is_remembered_over_blocks_and_a_low_block_is_told() -> None:
+    gpu = Gpu([1000.0] * 5 + [500.0] * 3)
+    watch = watched(gpu, 5)
+    assert watch.end(QUIET) == {
+        **QUIET,
+        "gpu": {
+            "clock_mhz": 1000.0,
+            "usual_mhz": 1000.0,
+            "turns_set_aside": 0,
+            "slowed": [],
+            "foreign_processes": 0,
+        },
+    }
+    watched(gpu, 3, watch)
+    assert watch.low_turns() == set()  # all of them: there would be nothing left
+    found = watch.end(QUIET)
+    assert found["reasons"] == ["the GPU's clock was 50% of its usual one"]
+    assert found["quiet"] is False
+
+
+@pytest.mark.parametrize(
+    ("gpu", "foreign", "reasons"),
+    [
+        (Gpu(slowed={"temperature"}), 0, ["the GPU was slowed down (temperature)"]),
+        (Gpu(processes=lambda: {1, 7, 8}), 2, ["another process computed on the GPU"]),
+        (Gpu(processes=lambda: {7, 8}), None, []),  # none of ours: ids of another namespace
+        (Gpu(processes=lambda: None), None, []),
+        (Gpu(processes=set), 0, []),
+    ],
+)
+def test_what_disturbs_is_told_beside_what_the_gate_says(
+    gpu: Gpu, foreign: int | None, reasons: list[str]
+) -> None:
+    found = watched(gpu, 2).end({"quiet": False, "reasons": ["others took 50 %"], "waited_s": 1.0})
+    assert found["reasons"] == ["others took 50 %", *reasons]
+    assert found["waited_s"] == 1.0
+    assert found["gpu"]["foreign_processes"] == foreign
+
+
+def test_a_block_that_begins_again_forgets_and_a_clock_that_is_not_told_decides_nothing() -> None:
+    watch = watched(Gpu([100.0] * 3 + [1000.0] * 3), 3)
+    watched(Gpu(), 0, watch)
+    assert watch.low_turns() == set()
+    silent = watched(Gpu([None] * 4), 4)
+    assert silent.low_turns() == set()
+    assert silent.end(QUIET)["gpu"]["clock_mhz"] is None
+
+
+def test_the_driver_is_asked_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml: Any = Nvml()
+    nvml.open = 1
+    bits = {"SwPowerCap": 4, "HwSlowdown": 8, "SwThermalSlowdown": 32, "HwThermalSlowdown": 64}
+    for name, bit in {**bits, "HwPowerBrakeSlowdown": 128}.items():
+        setattr(nvml, f"nvmlClocksEventReason{name}", bit)
+    nvml.nvmlDeviceGetClockInfo = lambda handle, kind: 1980 - handle
+    nvml.nvmlDeviceGetCurrentClocksEventReasons = lambda _handle: 1 | 4 | 64
+    nvml.nvmlDeviceGetComputeRunningProcesses = lambda _handle: [type("P", (), {"pid": 5})]
+    gpu = gpus.Nvml(nvml, 1)
+    assert gpu.clock_mhz() == 1979.0
+    assert gpu.slowed() == {"power limit", "temperature"}
+    assert gpu.processes() == {5}
+    for name in ("ClockInfo", "CurrentClocksEventReasons", "ComputeRunningProcesses"):
+        setattr(nvml, f"nvmlDeviceGet{name}", lambda *_: nvml._tell("untold", None))
+    nvml.untold = ("untold",)
+    assert (gpu.clock_mhz(), gpu.slowed(), gpu.processes()) == (None, set(), None)
+    monkeypatch.setattr(gpus, "pynvml", None)
+    assert gpus.watch("gpu") is None
+    monkeypatch.setattr(gpus, "pynvml", Nvml("nvmlInit"))
+    assert gpus.watch("gpu") is None
+
+
+def run_on(gpu: Gpu, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
+    monkeypatch.setattr(gpus, "watch", lambda _device: Watch(gpu, own=lambda: {os.getpid(), 1}))
+    plan = sweep("fine", "fine-too", blocks=1)
+    return execute(folder, replace(plan, axes=replace(plan.axes, device=("gpu",))))
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_turns_at_a_low_clock_are_set_aside_of_all_arms_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There are two workers in a turn, the first one and its twin: the clock is said twice.
+    found = run_on(Gpu([1000.0] * 4 + [300.0] * 2), tmp_path, monkeypatch)
+    steady = [r for r in found.records if r.job.measure == "steady" and r.status == "ok"]
+    assert {r.worker["noise"]["gpu"]["turns_set_aside"] for r in steady} == {1}
+    counts = {len(r.samples["steady"]) for r in steady}
+    assert len(counts) == 1
+    (count,) = counts
+    assert count % (2 * PALINDROMES_PER_TURN) == 0
+    (undisturbed,) = of(run_on(Gpu(), tmp_path / "too", monkeypatch), "fine", "steady")
+    assert undisturbed.worker["noise"]["gpu"]["turns_set_aside"] == 0
+    assert count == len(undisturbed.samples["steady"]) - 2 * PALINDROMES_PER_TURN
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_every_measure_tells_who_else_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run_on(Gpu(processes=lambda: {1, 99}), tmp_path, monkeypatch)
+    for record in found.records:
+        if record.status == "ok":
+            assert "another process computed on the GPU" in record.worker["noise"]["reasons"]
+    assert {r.job.measure for r in found.records if r.status == "ok"} == {
+        *("steady", "cold", "memory")
+    }
