@@ -231,6 +231,13 @@ class Backend(Protocol):
     def lacking(self, device: str) -> str | None:
         """Why this framework cannot compute on a device here, and what helps; None where it can."""
 
+    def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
+        """Bytes that this process has on a GPU by its own allocator, `now` and at the `peak`.
+
+        Empty for a CPU, and where the framework does not tell. `reset` starts the peak again from
+        what is there now; one that cannot be started again is since the process began.
+        """
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         """Build a runner: graph, module or compiled program.
 

@@ -1,4 +1,4 @@
-"""Peak host memory of a phase, from the kernel's own high-water mark. Linux only.
+"""Peak memory of a phase: the host's, from the kernel's own high-water mark (Linux only); a GPU's.
 
 `VmHWM` is reset, the phase runs, and the mark is read again: every page that was resident at once
 counts, whoever allocated it, with nothing sampled and nothing slowed. Pages of files (the
@@ -6,18 +6,23 @@ framework's code, faulted in as it runs) are taken off: they are no cost of the 
 
 Many kernels count pages for each CPU by itself and add them up now and then: there a reading is off
 by 0.2 to 0.3 MB, to either side, and what took next to nothing can read as less than nothing.
+
+On a GPU the framework's allocator counts what its arrays take. What else lies there is not
+in it: the driver's context, libraries and their kernels, and what the allocator holds in reserve.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from backends.api import Unavailable
+from backends.api import Backend, Unavailable
+from backends.devices import is_gpu
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -81,3 +86,42 @@ class PeakMeter:
         end = resident()
         self._reset()
         return end.peak - self._base.now - (end.files - self._base.files)
+
+
+class DeviceMeter:
+    """The same by the allocator of a framework on a GPU; nothing on a CPU."""
+
+    def __init__(self, backend: Backend, device: str) -> None:
+        self._backend, self._device = backend, device
+        self._base = backend.allocated(device, reset=True).get("now")
+
+    def read(self) -> float | None:
+        """Bytes at the peak since the last reading (or the start); None where nobody tells.
+
+        By an allocator that cannot start again: since the process began.
+        """
+        peak = self._backend.allocated(self._device, reset=True).get("peak")
+        return None if peak is None or self._base is None else peak - self._base
+
+
+def peaks(
+    device: str, host: Sequence[float], on_device: Sequence[float | None]
+) -> dict[str, float]:
+    """The values of a memory job, from its peaks in building and running.
+
+    Peaks are of the device that computes: of a GPU the host's is a value of its own, and where the
+    framework does not tell of the GPU there is that one only.
+    """
+    if not is_gpu(device):
+        return _named(host)
+    told = [peak for peak in on_device if peak is not None]
+    return {"host_peak_bytes": max(host), **(_named(told) if len(told) == len(on_device) else {})}
+
+
+def _named(found: Sequence[float]) -> dict[str, float]:
+    build, run = found
+    return {
+        "build_peak_bytes": build,
+        "run_peak_bytes": run,
+        "peak_bytes": max(build, run),
+    }

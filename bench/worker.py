@@ -149,17 +149,16 @@ class Worker:
         """Peaks of build and load, and of two calls. Nothing is timed here."""
         subject = Subject(self._backend(), request)
         meter = memory.PeakMeter()
+        device = memory.DeviceMeter(self._backend(), subject.case.device)
         subject.build(measure.Stopwatch())
         subject.load()
-        build_peak = meter.read()
+        build_peak, on_device = meter.read(), device.read()
         # No handle is kept from one call to the next: it would count as the implementation's.
         subject.runner.sync(subject.call())
         subject.runner.sync(subject.call())
         run_peak = meter.read()
-        values: dict[str, float] = {
-            "build_peak_bytes": build_peak,
-            "run_peak_bytes": run_peak,
-            "peak_bytes": max(build_peak, run_peak),
+        values = {
+            **memory.peaks(subject.case.device, (build_peak, run_peak), (on_device, device.read())),
             **subject.program(),
         }
         # Loaded again: in training, the steps moved the weights from where the oracle has them.

@@ -221,11 +221,46 @@ _SAYS = (
 
 FAULTS = (*_COMPUTES, *_DIES, *_HANGS, *_LEAVES, *_SAYS)
 
+
+class ScriptedGpu:
+    """The memory of a GPU: runners of `allocates-on-gpu` take some, and give it back."""
+
+    now = 1e9  # what somebody else's arrays take
+    peak = now
+
+    def take(self, size: float) -> None:
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def told(self, *, reset: bool) -> dict[str, float]:
+        found = {"now": self.now, "peak": self.peak}
+        if reset:
+            self.peak = self.now
+        return found
+
+
+GPU = ScriptedGpu()
+
+
+class TakesGpuMemory(Scripted):
+    """30 MB when it is loaded, and 50 MB more while it is called."""
+
+    def load(self, weights: Weights) -> None:
+        GPU.take(30e6)
+        super().load(weights)
+
+    def forward(self) -> Any:
+        GPU.take(50e6)
+        GPU.take(-50e6)
+        return super().forward()
+
+
 _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "fine": Scripted,
     "fine-too": Scripted,
     "slow": Slow,
     "allocates": Allocates,
+    "takes-gpu-memory": TakesGpuMemory,
     "segv-alone": lambda case: Alone(case, _SEGV),
     "hangs-alone": lambda case: Alone(case, hang),
     "raises-alone": lambda case: Alone(case, _raise_error),
@@ -253,6 +288,9 @@ class ScriptedBackend:
 
     def lacking(self, device: str) -> str | None:
         return lacks_gpu(device, "scripted 1", len(_devices()) - 1, "pip install scripted")
+
+    def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
+        return GPU.told(reset=reset) if device in _devices()[1:] else {}
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         require_device(self, case.device)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from backends.api import Case
 from backends.devices import gpu_name, gpu_number, is_device, is_gpu, lacks_gpu
 from bench import cli
+from bench.memory import peaks
 from bench.record import Status
 from tests import scripted
-from tests.scripted_runs import execute, sweep
+from tests.scripted_runs import execute, of, sweep
 
 CASE = Case(cell="lstm", seq_len=2, batch=1, inputs=1, hidden=1)
 
@@ -93,3 +94,30 @@ def test_each_device_has_its_own_cases_pairs_and_ends(
         if r.job.implementation == "reference/products"
     }
     assert limits == {("cpu", "ok"), ("gpu", "unavailable"), ("gpu:1", "unavailable")}
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_on_a_gpu_the_peak_is_its_allocator_s_and_the_host_s_stands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
+    plan = sweep("fine", "takes-gpu-memory", blocks=1)
+    plan = replace(plan, axes=replace(plan.axes, device=("cpu", "gpu")))
+    found = execute(tmp_path, plan)
+    (on_cpu, on_gpu) = (
+        next(r.values for r in of(found, "takes-gpu-memory", "memory") if r.job.case.device == name)
+        for name in ("cpu", "gpu")
+    )
+    assert {name: on_gpu[f"{name}_peak_bytes"] for name in ("build", "run")} == {
+        "build": 30e6,
+        "run": 80e6,
+    }
+    assert on_gpu["peak_bytes"] == 80e6
+    assert 0 <= on_gpu["host_peak_bytes"] < 20e6
+    assert on_cpu["peak_bytes"] < 20e6
+    assert "host_peak_bytes" not in on_cpu
+
+
+def test_a_gpu_of_which_nobody_tells_has_no_peak() -> None:
+    assert peaks("gpu", (1.0, 2.0), (None, None)) == {"host_peak_bytes": 2.0}
+    assert peaks("cpu", (3.0, 2.0), (None, None))["peak_bytes"] == 3.0

@@ -10,7 +10,7 @@ import jax
 
 from backends import install_line
 from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_device, unstaged
-from backends.devices import gpu_name, lacks_gpu
+from backends.devices import gpu_name, is_gpu, lacks_gpu
 from backends.jax import INFO
 from backends.jax.network import LOOPS
 from backends.jax.runner import JaxRunner
@@ -49,6 +49,12 @@ class JaxBackend:
     def lacking(self, device: str) -> str | None:
         framework = f"JAX {version('jax')}"
         return lacks_gpu(device, framework, len(self._devices) - 1, install_line("gpu-jax"))
+
+    def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
+        """XLA's allocator keeps the peak since the process began, and cannot start it again."""
+        stats = (self._devices[device].memory_stats() or {}) if is_gpu(device) else {}
+        names = {"now": "bytes_in_use", "peak": "peak_bytes_in_use"}
+        return {name: stats[theirs] for name, theirs in names.items() if theirs in stats}
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)

@@ -38,6 +38,9 @@ class OnnxBackend:
             None if device == "cpu" else f"device {device}: onnxruntime's CPU package runs on cpu"
         )
 
+    def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
+        return {}
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

@@ -100,6 +100,9 @@ class NumpyBackend:
     def lacking(self, device: str) -> str | None:
         return None if device == "cpu" else f"device {device}: NumPy runs on cpu"
 
+    def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
+        return {}
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

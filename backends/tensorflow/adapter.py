@@ -113,6 +113,15 @@ class TensorflowBackend:
         found = len(tf.config.list_physical_devices("GPU"))
         return lacks_gpu(device, framework, found, install_line("gpu-tensorflow"))
 
+    def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
+        if not is_gpu(device):
+            return {}
+        name = f"GPU:{gpu_number(device)}"
+        stats = tf.config.experimental.get_memory_info(name)
+        if reset:
+            tf.config.experimental.reset_memory_stats(name)
+        return {"now": stats["current"], "peak": stats["peak"]}
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

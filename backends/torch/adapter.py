@@ -68,6 +68,19 @@ class TorchBackend:
         framework = f"torch {torch.__version__}{built}"
         return lacks_gpu(device, framework, torch.cuda.device_count(), install_line("gpu-torch"))
 
+    def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
+        if not is_gpu(device):
+            return {}
+        place = _device(device)
+        torch.cuda.synchronize(place)
+        found = {
+            "now": torch.cuda.memory_allocated(place),
+            "peak": torch.cuda.max_memory_allocated(place),
+        }
+        if reset:
+            torch.cuda.reset_peak_memory_stats(place)
+        return found
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)
