@@ -91,7 +91,7 @@ def _wants_gpu(words: Sequence[str]) -> bool:
 def _measure(session: nox.Session, *command: str, gpu: bool, codes: Sequence[int] = (0,)) -> None:
     """Run a command that measures; on a GPU each framework in an environment of its own."""
     if gpu:
-        python = _environment(session, "gpu-parent", "--editable", ".[report,gpu]")
+        python = _environment(session, "gpu-parent", "--editable", ".[report,gpu,onnx]")
         for name in ON_GPU:
             path = _environment(session, f"gpu-{name}", "--editable", f".[gpu-{name}]")
             command = (*command, "--python", f"{name}={path}")

@@ -46,7 +46,7 @@ something is inconclusive, or has no data.
     "--threads",
     callback=count,
     metavar="N",
-    help="With --run: threads. [default: one, or what a claim is about]",
+    help="With --run: threads of sweeps that are not about threads. [default: 1]",
 )
 @PYTHON
 @click.option(
@@ -152,7 +152,7 @@ def _measure(
             run = engine.execute(
                 sweep,
                 target,
-                threads=engine.threads_for(sweep, threads),
+                threads=engine.threads_for(sweep, None if sweep.threads else threads),
                 start="fork",
                 command=shlex.join(["python", "-m", "bench", *arguments]),
                 progress=for_console(Console(stderr=True)),

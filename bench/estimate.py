@@ -98,7 +98,7 @@ def job_seconds(job: Job, sampling: Sampling, *, longest: int | None = None) -> 
     """
     if job.measure == "capacity":
         return sum(trials(job, sampling, longest=longest))
-    ready, call = ready_seconds(job), _call_seconds(job)
+    ready, call = _ready_seconds(job), _call_seconds(job)
     if job.measure == "behaviour":
         return WORKER_S + BEHAVIOUR_BUILDS[job.mode] * ready + BEHAVIOUR_CALLS[job.mode] * call
     if job.measure != "steady":
@@ -116,7 +116,7 @@ def trials(job: Job, sampling: Sampling, *, longest: int | None) -> list[float]:
 
     def attempt(seq_len: int) -> Trial:
         tried = replace(job, case=replace(job.case, seq_len=seq_len))
-        seconds = ready_seconds(tried) + _call_seconds(tried)
+        seconds = _ready_seconds(tried) + _call_seconds(tried)
         took.append(WORKER_S + min(seconds, sampling.probe_limit_s))
         if seconds > sampling.probe_limit_s:
             return Trial(fits=None)
@@ -146,7 +146,7 @@ def runnable(sweep: Sweep, measure: Measure, absent: Collection[str]) -> list[Jo
     return [job for job in sweep.jobs(measure) if job.backend not in absent and sweep.runs(job)]
 
 
-def ready_seconds(job: Job) -> float:
+def _ready_seconds(job: Job) -> float:
     """Seconds to build, load and call once."""
     cost, case = _cost(job), job.case
     unrolled = cost.build_step_s * case.seq_len * _steps(case)

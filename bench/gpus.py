@@ -6,6 +6,7 @@ to tell. NVML counts GPUs by their place on the PCI bus, and so do workers (`CUD
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -104,9 +105,8 @@ _SLOWED = {
 class Nvml:
     """One GPU, asked again and again; NVML stays open. See `bench.watch.Driver`."""
 
-    def __init__(self, nvml: ModuleType, number: int) -> None:
-        self._nvml = nvml
-        self._handle = nvml.nvmlDeviceGetHandleByIndex(number)
+    def __init__(self, nvml: ModuleType, handle: Any) -> None:
+        self._nvml, self._handle = nvml, handle
 
     def _told(self, name: str, *arguments: object) -> Any:
         with suppress(self._nvml.NVMLError):
@@ -136,9 +136,31 @@ def watch(device: str) -> Watch | None:
         return None
     try:
         pynvml.nvmlInit()
-        return Watch(Nvml(pynvml, gpu_number(device)))
+        handle = _handle(pynvml, gpu_number(device))
     except pynvml.NVMLError:
         return None
+    return None if handle is None else Watch(Nvml(pynvml, handle))
+
+
+def _handle(nvml: ModuleType, number: int) -> Any:
+    """The GPU that frameworks call this; None where that cannot be told.
+
+    They count what `CUDA_VISIBLE_DEVICES` leaves them, in its order, and `CUDA_DEVICE_ORDER` may
+    be the caller's.
+    """
+    if os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID") != "PCI_BUS_ID":
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return nvml.nvmlDeviceGetHandleByIndex(number)
+    names = [name.strip() for name in visible.split(",")]
+    if number >= len(names):
+        return None
+    if names[number].isdecimal():
+        return nvml.nvmlDeviceGetHandleByIndex(int(names[number]))
+    if names[number].startswith("GPU-"):
+        return nvml.nvmlDeviceGetHandleByUUID(names[number])
+    return None
 
 
 def _text(value: str | bytes) -> str:

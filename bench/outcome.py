@@ -7,16 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.estimate import ready_seconds
 from bench.launch import Team
 from bench.record import Job, Record, Status
 from bench.sources import ServerDied, WorkerDied, WorkerHung
 
 #: Limit of a request that builds: compiling an unrolled network may take minutes.
 PREPARE_LIMIT_S = 600.0
-
-#: A job that is expected to take long may take so many times as long, since estimates err.
-OVERDUE = 3.0
 
 #: A worker of a block: whose team it is of, its backend, and whether it is the second one of it.
 Seat = tuple[int, str, bool]
@@ -104,8 +100,7 @@ def _alone(team: Team, outcome: Outcome, expected: Path) -> None:
     job = outcome.job
     with team.worker(job.backend, fresh_cache=True) as worker:
         outcome.worker = {"pid": worker.pid}
-        limit_s = max(PREPARE_LIMIT_S, OVERDUE * ready_seconds(job))
-        reply = worker.request(request(job.measure, job, expected), limit_s=limit_s)
+        reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
         outcome.take(reply)
         outcome.samples = reply.get("samples", {})
         outcome.worker |= reply.get("worker", {})

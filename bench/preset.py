@@ -71,7 +71,7 @@ def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
         more=tuple(_more(path, data, axes)),
         sampling=Sampling(**sampling),
         caps=_caps(path, data),
-        threads=data.get("threads", 1),
+        threads=data.get("threads"),
     )
 
 

@@ -28,7 +28,18 @@ from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 
 #: Variables of the caller's that reach the workers and can move a figure.
-_FLAG_PREFIXES = ("JAX_", "KMP_", "MKL_", "OMP_", "OPENBLAS_", "PJRT_", "TF_", "TORCH", "XLA_")
+_FLAG_PREFIXES = (
+    "CUDA_",
+    "JAX_",
+    "KMP_",
+    "MKL_",
+    "OMP_",
+    "OPENBLAS_",
+    "PJRT_",
+    "TF_",
+    "TORCH",
+    "XLA_",
+)
 
 #: Terraform's, which has the same first letters.
 _OTHERS_PREFIXES = ("TF_CLI_", "TF_DATA_", "TF_VAR_")
@@ -65,7 +76,8 @@ def threads_for(sweep: Sweep, named: int | None) -> int:
 
     Raises `UsageError` where more were named than there are CPUs.
     """
-    threads = min(sweep.threads, len(machine.available_cpus())) if named is None else named
+    own = min(sweep.threads or 1, len(machine.available_cpus()))
+    threads = own if named is None else named
     chosen_cpus(threads)
     return threads
 

@@ -34,12 +34,12 @@ class Sweep:
     caps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: The backend that has a second worker beside its first one; None: the first that is chosen.
     twinned: str | None = None
-    #: The threads that it is meant for, where none are named.
-    threads: int = 1
+    #: The threads that it is meant for; None: one, or as many as are named.
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         check_size(sum(axes.size for axes in (self.axes, *self.more)))
-        if not is_count(self.threads):
+        if self.threads is not None and not is_count(self.threads):
             raise UsageError(f"threads {self.threads!r}: must be a whole number of 1 or more")
 
     def implementations(self) -> list[Implementation]:
@@ -186,7 +186,7 @@ class Sweep:
                 sampling=Sampling(**strict.mapping(given.get("sampling"), "sampling")),
                 caps={name: cap_by_mode(name, value) for name, value in caps.items()},
                 twinned=None if twinned is None else strict.text(twinned, "twinned"),
-                threads=given.get("threads", 1),
+                threads=given.get("threads"),
             )
         except (TypeError, ValueError, UsageError) as error:
             raise UsageError(f"plan not readable ({error})") from error

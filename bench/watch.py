@@ -8,6 +8,7 @@ aside: all arms lose them together, by the clock and not by the times.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,9 @@ LOW = 0.75
 
 #: The clock is asked for so often [s].
 EVERY_S = 0.02
+
+#: Who computes there is asked once in so many looks, at the beginning and at the end.
+MEET_EVERY = 50
 
 
 class Driver(Protocol):
@@ -63,7 +67,9 @@ class Watch:
         """A block starts, or starts again: what was seen of it is forgotten."""
         self._clocks: dict[int, list[float]] = defaultdict(list)
         self._slowed: set[str] = set()
-        self._foreign: set[int] | None = set()
+        self._there: set[int] = set()
+        self._ours: set[int] = set()
+        self._silent = False
 
     @contextmanager
     def during(self, turn: int | None) -> Iterator[None]:
@@ -78,22 +84,32 @@ class Watch:
             looks.join()
 
     def _look_until(self, done: threading.Event, turn: int | None) -> None:
-        self._meet()
-        while True:
+        for look in itertools.count():
+            if look % MEET_EVERY == 0:
+                self._meet()
             clock = self._driver.clock_mhz()
             if clock is not None and turn is not None:
                 self._clocks[turn].append(clock)
             self._slowed |= self._driver.slowed()
             if done.wait(self._every_s):
-                return
+                break
+        self._meet()
 
     def _meet(self) -> None:
-        """Who computes there. If nobody of ours, ids are of another namespace, and tell nothing."""
-        there, ours = self._driver.processes(), self._own()
-        if there is None or (there and not there & ours):
-            self._foreign = None
-        elif self._foreign is not None:
-            self._foreign |= there - ours
+        """Who computes there. Of ours there may be none yet, or none any more."""
+        there = self._driver.processes()
+        self._silent |= there is None
+        self._there |= there or set()
+        self._ours |= self._own()
+
+    def _foreign(self) -> int | None:
+        """How many were there that are not ours; None if nobody of ours was ever seen.
+
+        Then the driver does not tell, or its ids are of another namespace.
+        """
+        if self._silent or (self._there and not self._there & self._ours):
+            return None
+        return len(self._there - self._ours)
 
     def _medians(self) -> dict[int, float]:
         return {turn: median(clocks) for turn, clocks in self._clocks.items() if clocks}
@@ -117,14 +133,14 @@ class Watch:
         reasons = [f"the GPU was slowed down ({why})" for why in sorted(self._slowed)]
         if here is not None and here < LOW * usual:
             reasons.append(f"the GPU's clock was {here / usual:.0%} of its usual one")
-        if self._foreign:
+        if self._foreign():
             reasons.append("another process computed on the GPU")
         gpu = {
             "clock_mhz": here,
             "usual_mhz": usual or None,
             "turns_set_aside": len(low),
             "slowed": sorted(self._slowed),
-            "foreign_processes": None if self._foreign is None else len(self._foreign),
+            "foreign_processes": self._foreign(),
         }
         said = [*noise.get("reasons", ()), *reasons]
         return {**noise, "quiet": not said, "reasons": said, "gpu": gpu}

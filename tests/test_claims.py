@@ -339,6 +339,42 @@ def test_runs_of_other_thread_counts_are_one_host_and_other_places() -> None:
     }
 
 
+def test_t13_does_not_hold_where_a_strategy_was_not_measured_on_two_threads() -> None:
+    one, two = scaling(1.7, 1.1)
+    plan = load_preset("claims-time")
+    fewer = replace(plan, axes=replace(plan.axes, backend=("torch",), strategy=("fused",)))
+    runs = one.run("claims-time-one", threads=1), two.run(fewer, threads=2)
+    found = verdict("T13", *runs)
+    assert found.answer == "inconclusive"
+    assert "more lack data" in found.reason
+
+
+def test_t13_takes_both_cases_on_one_thread_from_one_run() -> None:
+    one, two = scaling(1.7, 1.1)
+    plan = load_preset("claims-time-one")
+    half = replace(plan, more=())
+    other = World(steady=lambda _job: 1e-4).run(half, threads=1, id="other")
+    runs = one.run(plan, threads=1), two.run("claims-time", threads=2), other
+    found = next(v for v in judge(runs, ["one", "two", "other"]) if v.id == "T13")
+    told = [f for f in found.findings if f.where.get("threads") == "2"]
+    assert {round(f.effect, 1) for f in told} == {1.5}
+    assert len(told) == len({f.place for f in told})
+
+
+def test_what_is_found_on_a_gpu_is_in_the_region_of_what_a_cpu_decides() -> None:
+    plan = load_preset("claims-loops")
+    more = tuple(replace(axes, device=("gpu",)) for axes in plan.more)
+    on_gpu = replace(plan, axes=replace(plan.axes, device=("gpu",)), more=more)
+    gpus = [{"name": "a GPU"}]
+    slow = at(dynamic=2.0).run(on_gpu, id="on-gpu")
+    slow.manifest["host"]["gpus"] = gpus
+    verdicts = judge([*deciding("T4", at(dynamic=0.6)), slow])
+    assert len(verdicts) == len(CLAIMS)  # one host, whether or not a run was on its GPU
+    found = next(v for v in verdicts if v.id == "T4")
+    assert found.answer == "holds", found.reason
+    assert "gpu" in found.region["refuted"]
+
+
 def test_a_place_on_other_threads_is_one_that_was_to_be_measured() -> None:
     on_two = verdict("T4", *deciding("T4", at(dynamic=0.8), threads=2))
     assert on_two.answer == "holds"
@@ -347,7 +383,7 @@ def test_a_place_on_other_threads_is_one_that_was_to_be_measured() -> None:
 def test_whatever_sweep_asks_a_claim_is_among_those_that_decide_it() -> None:
     """Or the verdict would depend on which other claims were measured beside it."""
     for preset in preset_names():
-        if not preset.startswith("claims-") or preset == "claims-gpu":
+        if not preset.startswith("claims-"):
             continue
         for found in judge([at().run(preset)]):
             claim = CLAIMS[found.id]

@@ -6,20 +6,18 @@ import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.api import Case
-from bench import block, outcome, stats
+from bench import block, stats
 from bench.block import balanced
 from bench.launch import Start, Worker
-from bench.record import Job, Status
+from bench.record import Status
 from bench.report import build
 from bench.run import elsewhere
 from tests.scripted_runs import execute, of, sweep
@@ -184,31 +182,3 @@ def test_the_limit_of_a_turn_grows_with_what_its_calls_take(
     slow = 10 * 2 * 0.01
     assert max(limits["turn"]) > 1 + 5 * slow
     assert max(limits["alone"]) > 1 + 10 * slow
-
-
-@pytest.mark.parametrize(
-    ("implementation", "seq_len", "limit_s"),
-    [("jax/dynamic", 10, None), ("tensorflow/static", 20_000, 3 * 3 * 0.015 * 20_000)],
-)
-def test_a_job_that_is_expected_to_take_long_may(
-    implementation: str, seq_len: int, limit_s: float | None
-) -> None:
-    """Unrolling thousands of steps takes longer than whoever hangs is waited for."""
-    asked: list[float] = []
-
-    class Answers:
-        pid = 1
-
-        def request(self, _message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
-            asked.append(limit_s)
-            return {"status": "ok", "reason": ""}
-
-    class Team:
-        def worker(self, _backend: str, *, fresh_cache: bool) -> Any:
-            assert fresh_cache
-            return nullcontext(Answers())
-
-    case = Case(cell="lstm", seq_len=seq_len, batch=1, inputs=4, hidden=4)
-    job = Job(implementation=implementation, case=case, mode="train", measure="cold")
-    outcome.alone(cast("Any", Team()), job, 0, Path("expected"))
-    assert asked == [pytest.approx(limit_s or outcome.PREPARE_LIMIT_S, rel=0.01)]

@@ -117,6 +117,8 @@ def test_another_gpu_is_another_host_and_a_run_on_the_cpu_does_not_ask(
     assert hosts.host_differences(one, one) == []
     assert any(line.startswith("gpus ") for line in hosts.host_differences(one, other))
     assert any(line.startswith("host gpus") for line in differences(one, other))
+    # Only a run on a GPU tells of it: one on the CPU is of the same host.
+    assert hosts.host_differences(manifest(on_cpu), one) == []
 
 
 def test_list_shows_what_the_driver_tells(

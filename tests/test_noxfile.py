@@ -76,7 +76,9 @@ def test_on_a_gpu_each_framework_has_an_environment_of_its_own(
     session = Session(tmp_path, *words)
     session_of(noxfile, "bench")(session)
     frameworks = {f"gpu-{name}": f".[gpu-{name}]" for name in ("tensorflow", "torch", "jax")}
-    wanted = {"gpu-parent": ".[report,gpu]", **frameworks} if gpu else {"frameworks": ".[all,test]"}
+    wanted = (
+        {"gpu-parent": ".[report,gpu,onnx]", **frameworks} if gpu else {"frameworks": ".[all,test]"}
+    )
     assert session.installed == wanted
     *_, (python, *rest) = session.ran
     home = tmp_path / ("gpu-parent" if gpu else "frameworks")

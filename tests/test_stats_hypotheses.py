@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -182,3 +183,13 @@ def test_one_question_that_is_asked_twice_counts_once() -> None:
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"limit 0.9 of 'at most': must be above 1"):
         hypothesis_of("at most", ratio(1.0), 0.9)
+
+
+def test_a_ratio_of_ratios_can_be_off_by_what_both_are() -> None:
+    one, other = stats.Floor(value=0.08, bound=0.08), stats.Floor(value=0.02, bound=0.02)
+    found = stats.compounded(one, other)
+    assert found.value == found.bound == pytest.approx(1.08 * 1.02 - 1)
+    assert stats.compounded(one, replace(other, failed=True)).withholds
+    bare = stats.compounded(stats.UNMEASURED, stats.UNMEASURED)
+    assert not bare.measured
+    assert bare.value == pytest.approx((1 + stats.FLOOR) ** 2 - 1)

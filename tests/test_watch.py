@@ -26,7 +26,10 @@ QUIET = {"quiet": True, "reasons": []}
 
 
 class Gpu:
-    """Says the next of its clocks whenever a turn begins; asked again within it, the same."""
+    """Says the next of its clocks in each turn.
+
+    A watch asks who is there at the beginning of a turn and at its end, and a turn here is short.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Gpu:
     ) -> None:
         self._clocks = itertools.chain(clocks, itertools.repeat(1000.0))
         self._now: float | None = None
+        self._begins = True
         self._slowed, self._processes = slowed, processes
 
     def clock_mhz(self) -> float | None:
@@ -46,7 +50,9 @@ class Gpu:
         return self._slowed
 
     def processes(self) -> AbstractSet[int] | None:
-        self._now = next(self._clocks)  # asked once a turn, at its beginning
+        if self._begins:
+            self._now = next(self._clocks)
+        self._begins = not self._begins
         return self._processes()
 
 
@@ -175,3 +181,40 @@ def test_every_measure_tells_who_else_was_there(
     assert {r.job.measure for r in found.records if r.status == "ok"} == {
         *("steady", "cold", "memory")
     }
+
+
+def test_who_comes_after_the_beginning_is_met_and_ours_need_not_be_there_before() -> None:
+    """A cold job's worker starts later than the watch; so may somebody else."""
+    there: list[AbstractSet[int]] = [set(), {2, 99}]
+    ours: list[AbstractSet[int]] = [{1}, {1, 2}]
+    gpu = Gpu(processes=lambda: there.pop(0) if there else set())
+    watch = Watch(gpu, own=lambda: ours.pop(0) if len(ours) > 1 else ours[0], every_s=0.001)
+    with watch.during(None):
+        pass
+    assert watch.end(QUIET)["gpu"]["foreign_processes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "handle"),
+    [
+        ({}, 0),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "1,0"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-x"}, None),
+        ({"CUDA_VISIBLE_DEVICES": ""}, None),
+        ({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, None),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 0),
+    ],
+)
+def test_the_gpu_that_is_watched_is_the_one_that_frameworks_see(
+    variables: dict[str, str], handle: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    nvml: Any = Nvml()
+    nvml.open = 1
+    nvml.nvmlDeviceGetHandleByUUID = ["GPU-a", "GPU-b"].index
+    assert gpus._handle(nvml, 0) == handle

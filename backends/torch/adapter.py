@@ -59,14 +59,16 @@ class TorchBackend:
 
     def devices(self) -> Mapping[str, str]:
         devices = {"cpu": f"CPU, {torch.backends.cpu.get_cpu_capability()}"}
-        for number in range(torch.cuda.device_count()):
+        for number in range(_gpus()):
             devices[gpu_name(number)] = _described(number)
         return devices
 
     def lacking(self, device: str) -> str | None:
+        if not is_gpu(device):
+            return None
         built = "" if torch.version.cuda else " (built without CUDA)"
         framework = f"torch {torch.__version__}{built}"
-        return lacks_gpu(device, framework, torch.cuda.device_count(), install_line("gpu-torch"))
+        return lacks_gpu(device, framework, _gpus(), install_line("gpu-torch"))
 
     def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
         if not is_gpu(device):
@@ -88,6 +90,11 @@ class TorchBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
         return native(case, strategy, weights, batch)
+
+
+def _gpus() -> int:
+    """How many there are that this build can use: a driver may be too old for it."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _device(name: str) -> torch.device:

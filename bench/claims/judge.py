@@ -229,16 +229,21 @@ def _answer(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> tuple[
         unsure = known - refuted - held
         others = [f"holds at {held}"] * bool(held) + [f"cannot be told at {unsure}"] * bool(unsure)
         return "refuted", "; ".join([f"at {refuted} of {known} places", *others])
-    unknown = {q.place for q, f in counted if f.answer == "no data" and not q.excused}
-    unknown -= {place for place, found in places.items() if found != {"no data"}}
-    measured = {tuple(item for item in place if item[0] != THREADS) for place in places}
-    lacking = len(_places(claim.id) - measured) + len(unknown)
+    told = {_any_threads(place) for place, found in places.items() if found != {"no data"}}
+    excused = {_any_threads(q.place) for q, f in counted if f.answer == "no data" and q.excused}
+    silent = {_any_threads(q.place) for q, f in counted if f.answer == "no data" and not q.excused}
+    lacking = len((_places(claim.id) - told - excused) | (silent - told))
     if held < known:
         rest = f"; holds at {held}" if held else ""
         return "inconclusive", f"at {known - held} of {known} places{rest}"
     if lacking:
         return "inconclusive", f"it holds at all {known} places, but {lacking} more lack data"
     return "holds", f"at all {known} places"
+
+
+def _any_threads(place: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """A place as it is planned: measured on other threads than one, it has been measured."""
+    return tuple(item for item in place if item[0] != THREADS)
 
 
 #: Of the answers at one place, which counts.

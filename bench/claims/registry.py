@@ -37,7 +37,12 @@ class Claim:
     lacks: str = ""
 
     def counts(self, where: Mapping[str, str]) -> bool:
-        """Whether what is found at a place counts for the verdict."""
+        """Whether what is found at a place counts for the verdict.
+
+        What a CPU decides is decided by one: places on a GPU are in the region.
+        """
+        if not self.gpu and where.get("device", "cpu") != "cpu":
+            return False
         return all(where.get(name) in allowed for name, allowed in self.within.items())
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from backends.api import Case, Mode
 from backends.products import flops
 from backends.stack import weight_layers
 from bench import stats
@@ -197,40 +199,47 @@ def t13(groups: Groups) -> Iterator[Question]:
     longer shows nothing: each step has its overhead, on one thread, too.) The contrary does not
     refute it: where threads gain nothing, or within a step, nothing was done at the same time.
     """
-    on_one = {(g.case, g.mode): g for g in groups if g.threads == 1}
+    on_one: dict[str, dict[tuple[Case, Mode], Group]] = defaultdict(dict)
+    for group in groups:
+        if group.threads == 1:
+            on_one[group.run][group.case, group.mode] = group
     alike = families(groups, lambda c: (c.seq_len * c.batch, replace(c, seq_len=1, batch=1)))
     for members in alike:
         ordered = sorted(members, key=lambda group: group.case.seq_len)
         short, long = ordered[0], ordered[-1]
         if long.case.seq_len < SPAN * short.case.seq_len:
             continue
-        single = [on_one.get((group.case, group.mode)) for group in (long, short)]
+        cases = [(group.case, group.mode) for group in (long, short)]
+        # Both of one run: its blocks are what pairs them.
+        single = [
+            [found[c] for c in cases] for found in on_one.values() if found.keys() >= {*cases}
+        ]
         for name in long.implementations("steady"):
             if kind_of(name) == "limit" or not planned(short, "steady", name):
                 continue
-            yield _on_more_threads(long, short, single, name)
+            yield from _on_more_threads(long, short, single, name)
 
 
 def _on_more_threads(
-    long: Group, short: Group, single: Sequence[Group | None], name: str
-) -> Question:
-    """One implementation's question of T13; `single` are the same two cases on one thread."""
+    long: Group, short: Group, single: Sequence[Sequence[Group]], name: str
+) -> Iterator[Question]:
+    """One implementation's questions of T13; `single` has both cases on one thread, by run."""
     backend, strategy = name.split("/")
     place = where(long, backend, strategy=strategy)
     place["T"] = f"{long.case.seq_len} against {short.case.seq_len}"
     place["B"] = f"{long.case.batch} against {short.case.batch}"
     empty = Question(run=long.run, where=place, rows=(name,))
     if long.threads == 1:
-        one = "one thread decides nothing: nothing could be parallel"
-        return replace(empty, reason=one, excused=True)
-    one_long, one_short = single
-    if one_long is None or one_short is None:
-        return replace(empty, reason="nothing to compare with: the same on one thread is missing")
+        yield replace(empty, reason="one thread decides nothing: nothing could be parallel")
+        return
+    if not single:
+        yield replace(empty, reason="nothing to compare with: the same on one thread is missing")
     said = f"T={long.case.seq_len} B={long.case.batch} / T={short.case.seq_len} "
     said += f"B={short.case.batch}, on {long.threads} threads / on one"
-    four = (long, short, one_long, one_short)
-    question = double_question(four, place, name, said, "at least", SEQUENTIAL)
-    if question.test is not None and question.test.p_refuted < question.test.p_holds:
-        equal = "equal gains do not show that steps were done at the same time"
-        question = replace(question, withheld=equal)
-    return question
+    for one_long, one_short in single:
+        four = (long, short, one_long, one_short)
+        question = double_question(four, place, name, said, "at least", SEQUENTIAL)
+        if question.test is not None and question.test.p_refuted < question.test.p_holds:
+            equal = "equal gains do not show that steps were done at the same time"
+            question = replace(question, withheld=equal)
+        yield question

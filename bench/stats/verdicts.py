@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.stats.ratios import CONFIDENCE, Ratio
@@ -110,6 +110,17 @@ def coarsest(*floors: Floor) -> Floor:
         bound=max(bounds, default=math.nan),
         failed=any(floor.failed for floor in floors),
         missing=any(floor.missing for floor in floors),
+    )
+
+
+def compounded(a: Floor, b: Floor) -> Floor:
+    """The floor of a ratio of two ratios, each with its own: what both can be off by together."""
+    widest = coarsest(a, b)
+    bounds = [floor.bound if floor.measured else floor.value for floor in (a, b)]
+    return replace(
+        widest,
+        value=(1 + a.value) * (1 + b.value) - 1,
+        bound=(1 + bounds[0]) * (1 + bounds[1]) - 1 if widest.measured else math.nan,
     )
 
 
