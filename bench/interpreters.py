@@ -140,21 +140,24 @@ def _ask(where: str, path: Path) -> Interpreter:
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"{where}: no answer within {_PROBE_LIMIT_S:.0f} s") from error
     try:
-        return _read(done.stdout)
+        return _read(path, done.stdout)
     except ValueError as error:
         last = done.stderr.strip().rpartition("\n")[2] if done.returncode else str(error)
         line = install_line("report", str(path))
         raise UsageError(f"{where}: cannot run this project ({last:.200}); {line}") from error
 
 
-def _read(answer: str) -> Interpreter:
-    """What `main` printed, in its last line. Raises `ValueError` for anything else."""
+def _read(path: Path, answer: str) -> Interpreter:
+    """What `main` printed, in its last line. Raises `ValueError` for anything else.
+
+    The path is the one that was named: a script around an interpreter sets what it needs.
+    """
     said = strict.mapping(json.loads(answer.strip().rpartition("\n")[2]), "its answer")
     if said.get("code") != _own_code():
         raise ValueError(f"it has another version of this project, {said.get('code')}")
     versions = strict.mapping(said.get("versions"), "versions")
     return Interpreter(
-        path=strict.text(said.get("path"), "path"),
+        path=str(path),
         python=strict.text(said.get("python"), "python"),
         versions={name: strict.text(version, name) for name, version in versions.items()},
     )
@@ -170,7 +173,6 @@ def _own_code() -> str:
 def main() -> None:
     """Say what this interpreter has."""
     said = {
-        "path": sys.executable,
         "python": platform.python_version(),
         "versions": machine.versions(),
         "code": _own_code(),

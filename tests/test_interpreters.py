@@ -157,6 +157,13 @@ def test_a_word_that_names_no_interpreter_is_one_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_script_around_an_interpreter_is_what_workers_are_started_with(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nFLAG=1 exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    assert Interpreters.of_paths({"torch": script}).path("torch") == str(script)
+
+
 def test_interpreters_go_with_measuring(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["claims", str(tmp_path), "--python", f"torch={sys.executable}"]) == 2
     assert "--python: goes with --run" in capsys.readouterr().err

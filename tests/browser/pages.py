@@ -61,7 +61,10 @@ def verdicts(text: str = "", url: str = "https://example.org/claim") -> list[Ver
 
 
 def hostile_report() -> Report:
-    """Every text that comes from outside is an attack, and each source an address of script."""
+    """Every text that comes from outside is an attack, and each source an address of script.
+
+    What names a case is not: no case can be made, or read, with a word that is none of its own.
+    """
 
     def attacked(record: Record) -> Record:
         job = record.job
@@ -69,8 +72,6 @@ def hostile_report() -> Report:
             return replace(record, status=Status.CRASHED, reason=ATTACK, samples={}, values={})
         if job.implementation == "torch/traced":
             job = replace(job, implementation=f"torch/{ATTACK}")
-        if job.implementation == "torch/fused":
-            job = replace(job, case=replace(job.case, device=ATTACK))
         return replace(record, job=job)
 
     host: dict[str, Any] = {"hostname": ATTACK, "cpu": ATTACK, "system": ATTACK}
