@@ -63,17 +63,24 @@ def _install_once(session: nox.Session, *arguments: str) -> None:
     stamp.write_text(_stamp(*arguments))
 
 
+def _interpreter(session: nox.Session, name: str) -> str:
+    """That of an environment beside the sessions' own, which is made if it is not there."""
+    location = session.cache_dir.parent / name
+    python = location / "bin" / "python"
+    if not python.exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(location), external=True)
+    return str(python)
+
+
 def _environment(session: nox.Session, name: str, *arguments: str) -> str:
     """An environment beside the sessions' own, installed once; its interpreter."""
-    location = session.cache_dir.parent / name
-    python, stamp = location / "bin" / "python", location / STAMP
+    stamp = session.cache_dir.parent / name / STAMP
+    python = _interpreter(session, name)
     if not (stamp.is_file() and stamp.read_text() == _stamp(*arguments)):
-        if not python.exists():
-            session.run(sys.executable, "-m", "virtualenv", "--quiet", str(location), external=True)
-        pip = (str(python), "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS))
+        pip = (python, "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS))
         session.run(*pip, *arguments, external=True)
         stamp.write_text(_stamp(*arguments))
-    return str(python)
+    return python
 
 
 def _frameworks(session: nox.Session) -> str:
@@ -187,10 +194,7 @@ def compare(session: nox.Session) -> None:
 
 def _environment_with(session: nox.Session, folder: str, name: str, requirement: str) -> str:
     """An environment of its own with one framework in the wanted version; its interpreter."""
-    location = session.cache_dir.parent / folder
-    python = str(location / "bin" / "python")
-    if not Path(python).exists():
-        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(location), external=True)
+    python = _interpreter(session, folder)
     packages = FRAMEWORKS[name](requirement)
     session.run(
         *(python, "-m", "pip", "install", "--quiet", "--editable", ".[report]", *packages),

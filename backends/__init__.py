@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -57,18 +57,17 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 }
 
 
-def missing(backend: str) -> str | None:
-    """Why a backend cannot run here, with the install line, or None. Imports no framework."""
-    lacking = absent(backend)
+def missing(backend: str, packages: Container[str] | None = None, python: str = "") -> str | None:
+    """Why a backend cannot run here, with the install line, or None. Imports no framework.
+
+    `packages` are those of another interpreter, `python` its path.
+    """
+    info = BACKENDS[backend]
+    there = (lambda name: name in packages) if packages is not None else _installed
+    lacking = [name for name in info.requires if not there(name)]
     if not lacking:
         return None
-    line = install_line(BACKENDS[backend].extra or "all")
-    return f"{', '.join(lacking)} not installed: {line}"
-
-
-def absent(backend: str) -> list[str]:
-    """The distributions that a backend requires and this interpreter does not have."""
-    return [name for name in BACKENDS[backend].requires if not _installed(name)]
+    return f"{', '.join(lacking)} not installed: {install_line(info.extra or 'all', python)}"
 
 
 def install_line(extra: str, python: str = "") -> str:

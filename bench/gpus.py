@@ -51,7 +51,8 @@ def found() -> list[Gpu]:
         if nvml is None:
             return []
         driver = _text(nvml.nvmlSystemGetDriverVersion())
-        return [_read(nvml, number, driver) for number in range(nvml.nvmlDeviceGetCount())]
+        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+        return [Nvml(nvml, handle).describe(n, driver) for n, handle in enumerate(handles)]
 
 
 @contextmanager
@@ -72,26 +73,6 @@ def _opened() -> Iterator[ModuleType | None]:
             pynvml.nvmlShutdown()
 
 
-def _read(nvml: ModuleType, number: int, driver: str) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(number)
-
-    def told(name: str, *arguments: object) -> Any:
-        """What a function says; None where this GPU does not tell it."""
-        with suppress(nvml.NVMLError):
-            return getattr(nvml, name)(handle, *arguments)
-        return None
-
-    memory, power = told("nvmlDeviceGetMemoryInfo"), told("nvmlDeviceGetEnforcedPowerLimit")
-    return Gpu(
-        device=gpu_name(number),
-        name=_text(told("nvmlDeviceGetName") or "a GPU without a name"),
-        driver=driver,
-        memory_bytes=None if memory is None else int(memory.total),
-        clock_mhz=told("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
-        power_limit_w=None if power is None else power / 1e3,
-    )
-
-
 #: Bits of NVML's reasons for a lower clock that are a disturbance, in words.
 _SLOWED = {
     "SwPowerCap": "power limit",
@@ -103,15 +84,29 @@ _SLOWED = {
 
 
 class Nvml:
-    """One GPU, asked again and again; NVML stays open. See `bench.watch.Driver`."""
+    """One GPU, asked while NVML is open. See `bench.watch.Driver`."""
 
     def __init__(self, nvml: ModuleType, handle: Any) -> None:
         self._nvml, self._handle = nvml, handle
 
     def _told(self, name: str, *arguments: object) -> Any:
+        """What a function says; None where this GPU does not tell it."""
         with suppress(self._nvml.NVMLError):
             return getattr(self._nvml, name)(self._handle, *arguments)
         return None
+
+    def describe(self, number: int, driver: str) -> Gpu:
+        """What it is, as the GPU of this number."""
+        memory = self._told("nvmlDeviceGetMemoryInfo")
+        power = self._told("nvmlDeviceGetEnforcedPowerLimit")
+        return Gpu(
+            device=gpu_name(number),
+            name=_text(self._told("nvmlDeviceGetName") or "a GPU without a name"),
+            driver=driver,
+            memory_bytes=None if memory is None else int(memory.total),
+            clock_mhz=self._told("nvmlDeviceGetMaxClockInfo", self._nvml.NVML_CLOCK_SM),
+            power_limit_w=None if power is None else power / 1e3,
+        )
 
     def clock_mhz(self) -> float | None:
         found = self._told("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)

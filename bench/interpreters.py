@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backends import BACKENDS, absent, install_line
+from backends import BACKENDS, install_line, missing
 from bench import machine, strict
 from bench.errors import UsageError, choose
 
@@ -48,13 +48,8 @@ class Interpreters:
 
     def missing(self, backend: str) -> str | None:
         """Why a backend cannot run here, with the install line, or None. Imports no framework."""
-        info, found = BACKENDS[backend], self.named.get(backend)
-        lacking = absent(backend) if found is None else set(info.requires) - found.versions.keys()
-        if not lacking:
-            return None
-        python = "" if found is None else found.path
-        line = install_line(info.extra or "all", python)
-        return f"{', '.join(sorted(lacking))} not installed: {line}"
+        found = self.named.get(backend)
+        return missing(backend) if found is None else missing(backend, found.versions, found.path)
 
     def versions(self) -> dict[str, str]:
         """Versions of packages: this interpreter's, and of a named one what its backend needs."""

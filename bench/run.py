@@ -82,9 +82,7 @@ def threads_for(sweep: Sweep, named: int | None) -> int:
     return threads
 
 
-def describe_backends(
-    threads: int = 1, interpreters: Interpreters = OWN
-) -> dict[str, dict[str, Any]]:
+def describe_backends(interpreters: Interpreters = OWN) -> dict[str, dict[str, Any]]:
     """What each backend says of itself in a worker of its own: versions, threads, devices.
 
     A backend that is not there has the one key "error".
@@ -94,8 +92,8 @@ def describe_backends(
         names = [name for name in BACKENDS if interpreters.missing(name) is None]
         with Team(
             names,
-            threads=threads,
-            cpus=chosen_cpus(threads),
+            threads=1,
+            cpus=chosen_cpus(1),
             start="spawn",
             log=Path(scratch, "log"),
             scratch=Path(scratch),

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import psutil
+import pytest
 
 import backends
 from bench import run
@@ -99,6 +100,12 @@ def execute(
         command="test",
         progress=progress or run.Silent(),
     )
+
+
+def on_devices(folder: Path, plan: Sweep, monkeypatch: pytest.MonkeyPatch, *devices: str) -> Run:
+    """A run on these devices, of a backend that finds the CPU and one GPU."""
+    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
+    return execute(folder, replace(plan, axes=replace(plan.axes, device=devices)))
 
 
 @contextmanager

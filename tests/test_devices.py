@@ -14,8 +14,7 @@ from backends.devices import gpu_name, gpu_number, is_device, is_gpu, lacks_gpu
 from bench import cli
 from bench.memory import peaks
 from bench.record import Status
-from tests import scripted
-from tests.scripted_runs import execute, of, sweep
+from tests.scripted_runs import of, on_devices, sweep
 
 CASE = Case(cell="lstm", seq_len=2, batch=1, inputs=1, hidden=1)
 
@@ -73,10 +72,8 @@ def test_what_is_not_there_is_said_with_what_helps(
 def test_each_device_has_its_own_cases_pairs_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
     plan = sweep("fine", "fine-too", blocks=2)
-    plan = replace(plan, axes=replace(plan.axes, device=("cpu", "gpu", "gpu:1")))
-    found = execute(tmp_path, plan)
+    found = on_devices(tmp_path, plan, monkeypatch, "cpu", "gpu", "gpu:1")
     ends = {
         (r.job.case.device, str(r.status))
         for r in found.records
@@ -100,10 +97,8 @@ def test_each_device_has_its_own_cases_pairs_and_ends(
 def test_on_a_gpu_the_peak_is_its_allocator_s_and_the_host_s_stands_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
     plan = sweep("fine", "takes-gpu-memory", blocks=1)
-    plan = replace(plan, axes=replace(plan.axes, device=("cpu", "gpu")))
-    found = execute(tmp_path, plan)
+    found = on_devices(tmp_path, plan, monkeypatch, "cpu", "gpu")
     (on_cpu, on_gpu) = (
         next(r.values for r in of(found, "takes-gpu-memory", "memory") if r.job.case.device == name)
         for name in ("cpu", "gpu")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import gpus
+from bench import block, gpus, watch
 from bench.measure import PALINDROMES_PER_TURN
 from bench.store import Run
 from bench.watch import LOW, Watch
-from tests import scripted
-from tests.scripted_runs import execute, of, sweep
+from tests.scripted_runs import of, on_devices, sweep
 from tests.test_gpus import Nvml
 
 QUIET = {"quiet": True, "reasons": []}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _asked_twice_a_turn() -> Iterator[None]:
+    """Who is there is asked at both ends of a turn only, however busy the host is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watch, "MEET_EVERY", 10**9)
+        yield
 
 
 class Gpu:
@@ -147,10 +153,9 @@ def test_the_driver_is_asked_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -
 
 
 def run_on(gpu: Gpu, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
     monkeypatch.setattr(gpus, "watch", lambda _device: Watch(gpu, own=lambda: {os.getpid(), 1}))
-    plan = sweep("fine", "fine-too", blocks=1)
-    return execute(folder, replace(plan, axes=replace(plan.axes, device=("gpu",))))
+    monkeypatch.setattr(block, "turns_needed", lambda *_, **__: 4)  # however busy the host is
+    return on_devices(folder, sweep("fine", "fine-too", blocks=1), monkeypatch, "gpu")
 
 
 @pytest.mark.usefixtures("scripted_backend")

@@ -47,8 +47,6 @@ class JaxBackend:
         return {name: device.device_kind for name, device in self._devices.items()}
 
     def lacking(self, device: str) -> str | None:
-        if not is_gpu(device):
-            return None
         framework = f"JAX {version('jax')}"
         return lacks_gpu(device, framework, len(self._devices) - 1, install_line("gpu-jax"))
 

@@ -108,8 +108,6 @@ class TensorflowBackend:
         return found
 
     def lacking(self, device: str) -> str | None:
-        if not is_gpu(device):
-            return None
         built = "" if tf.test.is_built_with_cuda() else " (built without CUDA)"
         framework = f"TensorFlow {version('tensorflow')}{built}"
         found = len(tf.config.list_physical_devices("GPU"))

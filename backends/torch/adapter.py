@@ -64,8 +64,6 @@ class TorchBackend:
         return devices
 
     def lacking(self, device: str) -> str | None:
-        if not is_gpu(device):
-            return None
         built = "" if torch.version.cuda else " (built without CUDA)"
         framework = f"torch {torch.__version__}{built}"
         return lacks_gpu(device, framework, _gpus(), install_line("gpu-torch"))

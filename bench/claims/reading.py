@@ -161,13 +161,7 @@ def calls_question(
     """
     jobs = [(group, group.get(name, "steady")) for group in cases]
     part = across_cases(f"{name}, {label}, a call", statement, limit, jobs)
-    alone = [_alone_s(job) for _, job in jobs]
-    said = ""
-    if part.ratio is not None and alone[0] and alone[1]:
-        change = math.log(alone[0] / alone[1] / part.ratio.ratio)
-        said = _crossing(part.ratio.ratio, change, limit)
-    question = Question(run=cases[0].run, where=place, rows=(name,), withheld=said)
-    return tested(question, [part], [job for _, job in jobs])
+    return _unless_disturbed(part, jobs, place, (1, -1))
 
 
 def double_question(
@@ -194,12 +188,28 @@ def double_question(
         limit=limit,
         floor=stats.compounded(stats.coarsest(*floors[:2]), stats.coarsest(*floors[2:])),
     )
-    alone = [_alone_s(job) for _, job in jobs]
+    return _unless_disturbed(part, jobs, place, (1, -1, -1, 1))
+
+
+def _unless_disturbed(
+    part: Hypothesis,
+    jobs: Sequence[tuple[Group, Evidence]],
+    place: Mapping[str, str],
+    powers: Sequence[int],
+) -> Question:
+    """The question of one implementation's calls in several cases, raised to these powers.
+
+    It has no answer where the calls by themselves are on the limit's other side.
+    """
+    (group, first), *_ = jobs
+    alone = [seconds for _, job in jobs if (seconds := _alone_s(job))]
     said = ""
-    if part.ratio is not None and all(alone):
-        a, b, c, d = (math.log(found or 1.0) for found in alone)
-        said = _crossing(part.ratio.ratio, a - b - (c - d) - math.log(part.ratio.ratio), limit)
-    question = Question(run=cases[0].run, where=place, rows=(name,), withheld=said)
+    if part.ratio is not None and len(alone) == len(jobs):
+        logs = (power * math.log(s) for power, s in zip(powers, alone, strict=True))
+        change = sum(logs) - math.log(part.ratio.ratio)
+        said = _crossing(part.ratio.ratio, change, part.limit)
+    rows = (first.job.implementation,)
+    question = Question(run=group.run, where=place, rows=rows, withheld=said)
     return tested(question, [part], [job for _, job in jobs])
 
 
