@@ -14,15 +14,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
+import ml_dtypes  # noqa: F401 (gives NumPy the name "bfloat16")
 import numpy.typing as npt
 
 from backends.cells import CELLS
-from backends.devices import ALLOWED, is_device
+from backends.devices import ALLOWED, is_device, is_gpu
 from backends.stack import MAX_LAYERS, layers
 
 Array = npt.NDArray[Any]
 
-Dtype = Literal["float32", "float64"]
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+
+#: Whether products of float32 arrays may round their factors to TensorFloat-32, 10 bits for 23.
+Tf32 = Literal["off", "on"]
 Lengths = Literal["full", "ragged", "half"]
 InitialState = Literal["zeros", "random"]
 Mode = Literal["forward", "train"]
@@ -55,9 +59,11 @@ class Case:
     `lengths` "ragged" gives each sequence its own length n_b <= T, the longest T, and "half" n_b <=
     T / 2: what a batch is that was padded to more than it needs. Outputs are 0 at t >= n_b and
     the state is held there. `forget_bias` is added to the LSTM's forget gate at run time and is no
-    part of the weights. `device` is a name of `backends.devices`.
+    part of the weights. `device` is a name of `backends.devices`. `tf32` "on" lets a GPU's products
+    of float32 arrays be TensorFloat-32; a process computes with it or without.
 
-    Raises `ValueError` for an unknown cell, and for one that cannot have these sizes.
+    Raises `ValueError` for an unknown cell, for one that cannot have these sizes, and for TF32
+    where there is none.
     """
 
     cell: str
@@ -73,6 +79,7 @@ class Case:
     forget_bias: float = 1.0
     seed: int = 0
     direction: Direction = "forward"
+    tf32: Tf32 = "off"
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -85,7 +92,16 @@ class Case:
             raise ValueError(f"device {self.device!r}: must be {ALLOWED}")
         if self.layers > MAX_LAYERS:
             raise ValueError(f"layers={self.layers}: must be {MAX_LAYERS:,} or less")
+        if self.tf32 == "on" and not has_tf32(self.dtype, self.device):
+            raise ValueError(
+                f"tf32 on: is of float32 on a GPU, not of {self.dtype} on {self.device}"
+            )
         layers(self)
+
+
+def has_tf32(dtype: str, device: str) -> bool:
+    """Whether there is TensorFloat-32 for arrays of a dtype on a device."""
+    return dtype == "float32" and is_gpu(device)
 
 
 #: One layer's canonical blocks by name, `backends.spec.Cell.blocks`: for most cells "W_<gate>"

@@ -10,7 +10,18 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from backends import IMPLEMENTATIONS
-from backends.api import CELL_NAMES, MODES, Case, Direction, Dtype, InitialState, Kind, Lengths
+from backends.api import (
+    CELL_NAMES,
+    MODES,
+    Case,
+    Direction,
+    Dtype,
+    InitialState,
+    Kind,
+    Lengths,
+    Tf32,
+    has_tf32,
+)
 from backends.devices import ALLOWED, is_device
 from bench import strict
 from bench.errors import UsageError, choose
@@ -24,13 +35,14 @@ _WORDS: Mapping[str, Sequence[str]] = {
     "direction": get_args(Direction),
     "initial_state": get_args(InitialState),
     "dtype": get_args(Dtype),
+    "tf32": get_args(Tf32),
     "mode": MODES,
 }
 
 
 #: Axes that are fields of a case, the slowest to vary first.
 CASE_AXES = (
-    *("device", "dtype", "cell", "direction", "layers", "hidden", "inputs"),
+    *("device", "dtype", "tf32", "cell", "direction", "layers", "hidden", "inputs"),
     *("batch", "lengths", "initial_state", "seq_len"),
 )
 
@@ -54,6 +66,7 @@ class Axes:
     mode: tuple[str, ...]
     initial_state: tuple[str, ...] = ("zeros",)
     direction: tuple[str, ...] = ("forward",)
+    tf32: tuple[str, ...] = ("off",)
     backend: tuple[str, ...] = ()
     strategy: tuple[str, ...] = ()
 
@@ -79,11 +92,20 @@ class Axes:
     def cases(self) -> list[Case]:
         """Every combination of the axes, shortest sequences first.
 
+        TF32 "on" is combined with the dtypes and devices that have it, where some do.
+
         Raises `UsageError` for a combination that there is not.
         """
         grid = itertools.product(*(getattr(self, name) for name in CASE_AXES))
+        combinations = [dict(zip(CASE_AXES, values, strict=True)) for values in grid]
+        if any(has_tf32(dtype, device) for dtype in self.dtype for device in self.device):
+            combinations = [
+                each
+                for each in combinations
+                if each["tf32"] == "off" or has_tf32(each["dtype"], each["device"])
+            ]
         try:
-            return [Case(**dict(zip(CASE_AXES, values, strict=True))) for values in grid]
+            return [Case(**each) for each in combinations]
         except ValueError as error:
             raise UsageError(str(error)) from error
 

@@ -10,6 +10,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from backends import IMPLEMENTATIONS
 from backends.api import Case, Kind, Mode
 from backends.products import flops
@@ -174,7 +176,7 @@ def _needed_bytes(job: Job) -> float:
     """Bytes that a call takes with all that comes before it."""
     case = job.case
     wide = sum(max(layer.hidden, layer.outputs) for layer in layers(case))
-    kept = KEPT[job.mode] * case.batch * wide * (8 if case.dtype == "float64" else 4)
+    kept = KEPT[job.mode] * case.batch * wide * np.dtype(case.dtype).itemsize
     program = PROGRAM_STEP_BYTES[job.mode] if _cost(job).build_step_s else 0.0
     return data_bytes(case) + (kept + program * _steps(case)) * case.seq_len
 

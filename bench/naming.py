@@ -8,6 +8,9 @@ from backends.api import Case
 from bench.record import Job
 from bench.report.model import LETTERS
 
+#: Fields of a case whose values do not say what they are of.
+_NAMED = ("forget_bias", "seed", "tf32")
+
 
 def case_name(case: Case, *, between: str = "-", equals: str = "") -> str:
     """`lstm-T50-B16-L1-H128-D128`, and after it whatever is not as usual: `-ragged-float64`.
@@ -19,7 +22,7 @@ def case_name(case: Case, *, between: str = "-", equals: str = "") -> str:
     for field in fields(Case):
         value = getattr(case, field.name)
         if field.name not in LETTERS and field.default not in (MISSING, value):
-            parts.append(value if isinstance(value, str) else f"{field.name}={value}")
+            parts.append(f"{field.name}={value}" if field.name in _NAMED else value)
     return between.join(parts)
 
 

@@ -128,7 +128,8 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("--direction", words, "A,B", "forward; bidirectional: joined after each layer; two-stacks."),
     ("--lengths", words, "A,B", "full, ragged (each its own length), or half (T / 2 at most)."),
     ("--initial-state", words, "A,B", "zeros, random."),
-    ("--dtype", words, "A,B", "float32, float64."),
+    ("--dtype", words, "A,B", "float32, float64, bfloat16, float16."),
+    ("--tf32", words, "A,B", "off, on: may a GPU's products of float32 be TensorFloat-32."),
     ("--device", words, "A,B", "cpu, gpu; gpu:1 is the second GPU."),
     ("--mode", words, "A,B", "forward, or train: forward, backward and update."),
 )

@@ -98,6 +98,8 @@ class Job:
             del what["replica"]  # so that the keys of schema 1, which had no twins, stay
         if self.case.direction == "forward":
             del what["case"]["direction"]  # so that the keys of records without directions stay
+        if self.case.tf32 == "off":
+            del what["case"]["tf32"]
         canonical = json.dumps(what, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -15,6 +15,10 @@ from bench.axes import RANKED
 #: As many inputs as hidden units, so that every cell has a case.
 _CASE = Case(cell="lstm", seq_len=2, batch=2, inputs=8, hidden=8)
 
+#: Those of the matrix, and those which everybody has the same exceptions in.
+_DTYPES: tuple[Dtype, ...] = ("float32", "float64")
+_HALVES: tuple[Dtype, ...] = ("bfloat16", "float16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
@@ -47,7 +51,7 @@ def compared(backend: str) -> list[Implementation]:
 @cache
 def support(implementation: str, case: Case) -> Support:
     """What becomes of a cell, given as any case of it, in an implementation."""
-    axes = (MODES, get_args(Dtype), get_args(Lengths), (1, 2))
+    axes = (MODES, _DTYPES, get_args(Lengths), (1, 2))
     reasons = [
         refusal(implementation, replace(case, dtype=dtype, lengths=lengths, layers=layers), mode)
         for mode, dtype, lengths, layers in itertools.product(*axes)
@@ -100,7 +104,31 @@ def page() -> str:
     """The matrix in Markdown: a table for each backend, its reasons below it."""
     tables = {backend: compared(backend) for backend in BACKENDS}
     parts = ("\n".join((f"## {name}", "", *_table(own))) for name, own in tables.items() if own)
-    return "\n".join((_HEAD, *parts))
+    return "\n".join((_HEAD, *parts, *_halves()))
+
+
+_HALF_TYPES = """## bfloat16 and float16
+
+What computes a cell in float32 computes it in bfloat16 too, and its outputs in float16. Nobody
+trains in float16: small gradients are 0 there unless the loss is scaled, which is another program.
+Nor does anybody train a cell that clips in bfloat16: rounding moves values over the clip, and their
+gradient with them. Besides:
+"""
+
+
+def _halves() -> Iterator[str]:
+    """Who does not compute the LSTM's outputs in half types, by the reason."""
+    yield _HALF_TYPES
+    named: dict[str, list[str]] = {}
+    for backend in BACKENDS:
+        for entry in compared(backend):
+            for dtype in _HALVES:
+                reason = refusal(entry.name, replace(_CASE, dtype=dtype), "forward")
+                if reason is not None and support(entry.name, _CASE).some:
+                    named.setdefault(reason.partition(": ")[2], []).append(entry.name)
+    for reason, names in named.items():
+        yield f"- {', '.join(dict.fromkeys(names))}: {reason}"
+    yield ""
 
 
 def _table(entries: Sequence[Implementation]) -> Iterator[str]:

@@ -17,12 +17,12 @@ import numpy as np
 from backends.api import Array, Batch, Case, Mode, Output, Runner, Weights
 from backends.reference.network import expected
 from bench.outputs import (
-    TOLERANCES,
     check_forward,
     check_train,
     other_dtype,
     other_weights_dtype,
     probe_gradients,
+    tolerance,
 )
 from tests.support import data
 
@@ -145,7 +145,7 @@ def two_steps_are_the_oracles(build: Build, case: Case) -> None:
     """Two steps on different batches at different rates leave the weights where SGD does."""
     weights, first = data(case)
     _, second = data(replace(case, seed=case.seed + 1))
-    limit = TOLERANCES[case.dtype]
+    limit = tolerance(case)
     moved = weights
     with ready(build, case, "train", weights, first) as runner:
         for batch in (replace(first, learning_rate=0.5), replace(second, learning_rate=0.25)):

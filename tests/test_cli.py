@@ -103,7 +103,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run --strategy unrolled", ["strategy 'unrolled'", "did you mean keras-unrolled?"]),
         ("run --preset smok", ["preset 'smok'", "did you mean smoke?", "default"]),
         ("run --mode backward", ["mode 'backward'", "allowed: forward, train"]),
-        ("run --dtype float16", ["dtype 'float16'", "float32, float64"]),
+        ("run --dtype float8", ["dtype 'float8'", "float32, float64, bfloat16, float16"]),
         ("run --lengths short", ["lengths 'short'", "full, ragged"]),
         ("run --device tpu", ["device 'tpu'", "cpu, gpu"]),
         ("run --start frok", ["'frok'", "'fork', 'spawn'"]),

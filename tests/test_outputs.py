@@ -56,12 +56,12 @@ def test_a_nan_survives_the_worst_of_several() -> None:
     assert math.isnan(nan.worst(fine).absolute)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
 def test_weights_after_a_step_show_what_it_computes_in(dtype: Dtype) -> None:
     case = Case(cell="rnn", seq_len=2, batch=1, inputs=2, hidden=2, dtype=dtype)
     weights = make_weights(case)
     assert other_weights_dtype(case, weights) is None
-    other = {"float32": "float64", "float64": "float32"}[dtype]
+    other = "float64" if dtype != "float64" else "float32"
     moved = ({**weights[0], "b_h": weights[0]["b_h"].astype(other)},)
     fault = other_weights_dtype(case, moved)
     assert fault == f"weights after a step are {other}, not {dtype}"

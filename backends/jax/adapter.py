@@ -14,6 +14,7 @@ from backends.devices import gpu_name, is_gpu, lacks_gpu
 from backends.jax import INFO
 from backends.jax.network import LOOPS
 from backends.jax.runner import JaxRunner
+from backends.tf32 import Switch
 
 
 class JaxBackend:
@@ -23,9 +24,9 @@ class JaxBackend:
 
     def __init__(self) -> None:
         # Both dtypes live in one process. x64 only permits float64; every array of a float32 case
-        # is made with its dtype. "highest" keeps TensorFloat-32 and bfloat16 out of the products.
+        # is made with its dtype.
         jax.config.update("jax_enable_x64", True)
-        jax.config.update("jax_default_matmul_precision", "highest")
+        self._tf32 = Switch(_tf32)
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
         self._devices = {"cpu": jax.devices("cpu")[0]}
         self._devices |= {gpu_name(number): device for number, device in enumerate(gpus)}
@@ -59,10 +60,16 @@ class JaxBackend:
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)
+        self._tf32.require(case)
         return JaxRunner(case, LOOPS[strategy], mode, self._devices[case.device], stage)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
         """JAX has no LSTM of its own."""
+
+
+def _tf32(on: bool) -> None:
+    """Let products of float32 be TF32; "highest" keeps that and bfloat16 out."""
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if on else "highest")
 
 
 def create(threads: int) -> JaxBackend:

@@ -37,6 +37,7 @@ from backends.tensorflow.rnn import (
     StaticRnn,
     built_dynamic_rnn,
 )
+from backends.tf32 import Switch
 
 
 def _graph(
@@ -83,6 +84,7 @@ class TensorflowBackend:
     name = "tensorflow"
 
     def __init__(self, threads: int) -> None:
+        self._tf32 = Switch(tf.config.experimental.enable_tensor_float_32_execution)
         self._config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=threads,
             inter_op_parallelism_threads=threads,
@@ -125,6 +127,7 @@ class TensorflowBackend:
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)
+        self._tf32.require(case)
         device = f"/gpu:{gpu_number(case.device)}" if is_gpu(case.device) else "/cpu:0"
         if strategy in _GRAPHS:
             return _GRAPHS[strategy](case, mode, stage, device=device, config=self._config)
@@ -151,8 +154,6 @@ def create(threads: int) -> TensorflowBackend:
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    # TF32 rounds a float32 product's factors to 10 bits: another function.
-    tf.config.experimental.enable_tensor_float_32_execution(enabled=False)
     for gpu in tf.config.list_physical_devices("GPU"):
         # Other frameworks' workers share the GPU's memory.
         tf.config.experimental.set_memory_growth(gpu, enable=True)

@@ -118,7 +118,7 @@ def _pack_layer(layer: Layer, given: LayerWeights) -> list[Array]:
     """Kernel [I, G H], recurrent kernel [H, G H] and bias."""
     blocks, gates = dict(given), _gates(layer)
     if isinstance(layer.cell, Lstm):
-        blocks["b_f"] = blocks["b_f"] + layer.forget_bias
+        blocks["b_f"] = blocks["b_f"] + np.asarray(layer.forget_bias, blocks["b_f"].dtype)
     kernel, recurrent, bias = (Fused((kind,), gates).pack(blocks) for kind in ("W", "U", "b"))
     if isinstance(layer.cell, GruResetAfter):
         inner = np.zeros_like(bias)
@@ -138,7 +138,7 @@ def _unpack_layer(layer: Layer, kernel: Array, recurrent: Array, bias: Array) ->
     for kind, value in (("W", kernel), ("U", recurrent), ("b", bias)):
         blocks |= Fused((kind,), gates).unpack(value, layer.blocks)
     if isinstance(layer.cell, Lstm):
-        blocks["b_f"] = blocks["b_f"] - layer.forget_bias
+        blocks["b_f"] = blocks["b_f"] - np.asarray(layer.forget_bias, blocks["b_f"].dtype)
     return {name: blocks[name] for name in layer.blocks}
 
 

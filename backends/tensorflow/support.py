@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from backends.api import Case, Mode
+from backends.halves import half_refusal
 from backends.spec import Cell, Dropout, Gru, GruResetAfter, Lstm, Residual, Rnn
 from backends.stack import layers
 from backends.tensorflow.blocksupport import block_cell_refusal, block_lstm_refusal
@@ -16,7 +17,7 @@ Refusal = Callable[[Case, Mode], str | None]
 def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
     """Why a strategy cannot express a case in a mode, or None."""
     rule = _RULES.get(strategy)
-    return None if rule is None else rule(case, mode)
+    return half_refusal(case, mode) or (None if rule is None else rule(case, mode))
 
 
 def _keras(case: Case, _mode: Mode) -> str | None:

@@ -19,6 +19,7 @@ from backends.api import (
     unstaged,
 )
 from backends.devices import gpu_name, gpu_number, is_gpu, lacks_gpu
+from backends.tf32 import Switch
 from backends.torch import INFO
 from backends.torch.compiled import build_static
 from backends.torch.fused import build_fused, build_packed
@@ -42,6 +43,9 @@ class TorchBackend:
     """PyTorch at a fixed number of threads."""
 
     name = "torch"
+
+    def __init__(self) -> None:
+        self._tf32 = Switch(_tf32)
 
     def versions(self) -> Mapping[str, str]:
         found = {
@@ -84,6 +88,7 @@ class TorchBackend:
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)
+        self._tf32.require(case)
         return _BUILDERS[strategy](case, mode, _device(case.device), stage)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
@@ -107,8 +112,14 @@ def _described(number: int) -> str:
     return f"{found.name}, {found.total_memory / 2**30:.0f} GiB, {capability}"
 
 
+def _tf32(on: bool) -> None:
+    """Let products of float32 be TF32, cuDNN's too, or keep them in full precision."""
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    torch.backends.cudnn.allow_tf32 = on
+
+
 def create(threads: int) -> TorchBackend:
-    """PyTorch with pools of `threads` threads and float32 products in full precision (no TF32).
+    """PyTorch with pools of `threads` threads.
 
     The inter-operation pool can be set once a process: torch raises `RuntimeError` for another
     number later.
@@ -116,6 +127,4 @@ def create(threads: int) -> TorchBackend:
     torch.set_num_threads(threads)
     if torch.get_num_interop_threads() != threads:
         torch.set_num_interop_threads(threads)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
     return TorchBackend()

@@ -29,7 +29,7 @@ from backends.spec import GruResetAfter, Lstm, Residual, Rnn
 from backends.stack import Layer, layers
 from backends.torch.layout import forget_bias
 from backends.torch.network import backwards, loss_of
-from backends.torch.runner import DTYPES, TorchRunner, synchronize, to_host
+from backends.torch.runner import DTYPES, TorchRunner, from_host, synchronize, to_host
 
 
 def _gates(layer: Layer) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class _Parameters:
             arrays["bias_hh"][-self.layer.hidden :] = blocks["b_hc"]
         with torch.no_grad():
             for name, array in arrays.items():
-                self[name].copy_(torch.tensor(array))
+                self[name].copy_(from_host(array))
 
     def blocks(self) -> LayerWeights:
         """The inverse of `load`."""

@@ -12,7 +12,7 @@ import torch
 from backends.api import Array, Batch, Case, LayerWeights, Native, Weights
 from backends.native import TENSORFLOW_ORDER, TORCH_ORDER, plain_lstm, side_by_side
 from backends.stack import Layer
-from backends.torch.runner import DTYPES, to_host
+from backends.torch.runner import DTYPES, from_host, to_host
 
 
 def native(case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
@@ -41,6 +41,6 @@ def _outputs(
     }
     with torch.inference_mode():
         for name, parameter in lstm.named_parameters():
-            parameter.copy_(torch.tensor(values[name])) if name in values else parameter.zero_()
-        outputs, _ = lstm(torch.tensor(x))
+            parameter.copy_(from_host(values[name])) if name in values else parameter.zero_()
+        outputs, _ = lstm(from_host(x))
         return to_host(outputs)

@@ -14,7 +14,12 @@ from backends.api import Array, Batch, Case, Mode, Output, State, Weights
 from backends.data import check_batch, initial_state
 from backends.stack import layers
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def synchronize(device: torch.device) -> None:
@@ -25,7 +30,17 @@ def synchronize(device: torch.device) -> None:
 
 def to_host(tensor: Tensor) -> Array:
     """A copy in NumPy that shares nothing with the tensor."""
-    return np.array(tensor.detach().cpu().numpy())
+    here = tensor.detach().cpu()
+    if here.dtype == torch.bfloat16:  # which torch does not hand to NumPy, nor take from it
+        return np.array(here.view(torch.int16).numpy().view("bfloat16"))
+    return np.array(here.numpy())
+
+
+def from_host(array: Array) -> Tensor:
+    """A copy on the CPU that shares nothing with the array, in its dtype."""
+    if array.dtype == "bfloat16":
+        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(array)
 
 
 class TorchRunner(ABC):
@@ -119,4 +134,4 @@ class TorchRunner(ABC):
 
     def _resident(self, array: Array) -> Tensor:
         """A copy on the device: the caller may write into its array afterwards."""
-        return torch.tensor(array, dtype=DTYPES[self._case.dtype], device=self._device)
+        return from_host(array).to(self._device, DTYPES[self._case.dtype])

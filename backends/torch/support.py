@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.api import Case, Mode
+from backends.halves import half_refusal
 from backends.spec import (
     Attention,
     BidirectionalGrid,
@@ -23,8 +24,12 @@ from backends.spec import (
 from backends.stack import layers
 
 
-def refusal(strategy: str, case: Case, _mode: Mode) -> str | None:
+def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
     """Why a strategy cannot express a case: the hand-written loop does any, torch.nn few."""
+    return half_refusal(case, mode) or _no_module(strategy, case)
+
+
+def _no_module(strategy: str, case: Case) -> str | None:
     if strategy not in ("fused", "packed"):
         return None
     for layer in layers(case):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from bench.claims.question import Fact, Question, lacking, planned, where
 from bench.claims.reading import LOOPS, Groups, compared, families, value
 from bench.evidence import Group
-from bench.outputs import TOLERANCES
+from bench.outputs import tolerance
 
 #: An error that no rounding explains.
 WRONG = 1e-3
@@ -106,7 +106,7 @@ def place_of(group: Group, name: str, **more: str) -> dict[str, str]:
 
 
 def _tolerance(group: Group) -> float:
-    return TOLERANCES[group.case.dtype].forward
+    return tolerance(group.case).forward
 
 
 def t2(groups: Groups) -> Iterator[Question]:

@@ -71,6 +71,7 @@ def where(group: Group, framework: str, **more: str) -> dict[str, str]:
         "lengths": (case.lengths, "full"),
         "direction": (case.direction, "forward"),
         "dtype": (case.dtype, "float32"),
+        "TF32": (case.tf32, "off"),
         "initial state": (case.initial_state, "zeros"),
         "device": (case.device, "cpu"),
         THREADS: (f"{group.threads or 1}", "1"),
