@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.api import Case, Mode
+from backends.devices import is_gpu
 from backends.spec import (
     Attention,
     BidirectionalGrid,
@@ -25,6 +26,8 @@ from backends.stack import layers
 
 def refusal(strategy: str, case: Case, _mode: Mode) -> str | None:
     """Why a strategy cannot express a case: the hand-written loop does any, torch.nn few."""
+    if strategy == "graphed" and not is_gpu(case.device):
+        return f"device {case.device}: CUDA graphs record what a GPU is given to do"
     if strategy not in ("fused", "packed"):
         return None
     for layer in layers(case):
