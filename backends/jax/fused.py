@@ -2,14 +2,14 @@
 
 Its weights are one vector: W_ih and W_hh of each layer in turn, then b_ih and b_hh of each, gates
 i, f, g, o, a matrix as [4H, I] row after row. The two directions of a depth are neighbours, as in
-`backends.stack.layers`. (The module's own account, as of JAX 0.10.2; `swap_lstm_gates` there says
-that it is another order on ROCm.) The two biases act as their sum. The canonical bias is b_ih;
+`backends.stack.layers`. (The module's own account, as of JAX 0.10.2; on ROCm JAX's tests swap two
+gates.) The two biases act as their sum. The canonical bias is b_ih;
 b_hh is a constant, the forget bias or zero, of which no gradient is taken, so that a step of SGD
 moves the sum once.
 
 Whether its products are in TF32 is what `jax_default_matmul_precision` says when it is traced.
-Each call copies the lengths to the host and waits for that, in training twice. The forward pass
-keeps what a gradient needs, in either mode.
+By its source (jaxlib/gpu/rnn_kernels.cc) each call copies the lengths to the host and waits for
+that, in training twice, and the forward pass keeps what a gradient needs, in either mode.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def fused(case: Case, kernel: Kernel = rnn.lstm) -> Network:
     ) -> tuple[jax.Array, Layers]:
         b, t = x.shape[:2]
         h, c = (jnp.stack([layer[name] for layer in state]) for name in ("h", "c"))
-        # An empty sequence runs one step, and `_ended` takes that back: cuDNN's documentation has
-        # not always allowed a length of 0.
+        # An empty sequence runs one step, and `_ended` takes that back: nothing rests on what cuDNN
+        # makes of a length of 0.
         ends = jnp.full(b, t, jnp.int32) if lengths is None else jnp.maximum(lengths, 1)
         y, h_n, c_n = kernel(
             x,
