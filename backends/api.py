@@ -284,13 +284,15 @@ def require_device(backend: Backend, device: str) -> None:
 class Strategy:
     """One way of a backend to carry a cell over time, described without importing the framework.
 
-    `against` names the dynamic strategy of the same backend that this one is compared with.
+    `against` names the dynamic strategy of the same backend that this one is compared with. What
+    is `of_gpus` computes on a GPU alone: a sweep without one does not ask it.
     """
 
     name: str
     kind: Kind
     title: str
     against: str | None = None
+    of_gpus: bool = False
 
 
 def anything(_strategy: str, _case: Case, _mode: Mode) -> str | None:

@@ -78,6 +78,8 @@ _COSTS: Mapping[str, Cost] = {
     "tensorflow/xla": Cost(build_s=1.0, build_step_s=0.0, step_s=6e-5),
     "torch/static": Cost(build_s=10.0, build_step_s=0.5, step_s=5e-5),
     "torch/traced": Cost(build_s=0.1, build_step_s=5e-3, step_s=8e-5),
+    # Four of torch/dynamic's calls to build, and a guess: no GPU has been measured.
+    "torch/graphed": Cost(build_s=0.1, build_step_s=4e-4, step_s=2e-5),
     "torch/dynamic": Cost(build_s=0.01, build_step_s=0.0, step_s=1e-4),
     "torch/scripted": Cost(build_s=0.1, build_step_s=0.0, step_s=8e-5),
     "torch/fused": Cost(build_s=0.02, build_step_s=0.0, step_s=5e-5),
@@ -90,6 +92,7 @@ _COSTS: Mapping[str, Cost] = {
     "jax/scan-unroll-32": Cost(build_s=2.2, build_step_s=0.0, step_s=2e-5),
     "jax/fori": Cost(build_s=0.7, build_step_s=0.0, step_s=2e-5),
     "jax/while": Cost(build_s=0.7, build_step_s=0.0, step_s=2e-5),
+    "jax/fused": Cost(build_s=0.7, build_step_s=0.0, step_s=1e-5),
 }
 
 

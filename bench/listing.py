@@ -43,8 +43,8 @@ def print_cells(console: Console) -> None:
         table.add_row(Text.assemble(label, "\n  ", (title, "dim")), *found)
     console.print(table)
     console.print(
-        "* some of them in part: not in training, or not in float64. What, and why others do not\n"
-        "  compute it: python -m bench list --cells --markdown, or docs/support.md\n"
+        "* some of them in part: not in training, not in float64, or not on a CPU. What, and why\n"
+        "  others do not compute it: python -m bench list --cells --markdown, or docs/support.md\n"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from backends import install_line
+from backends import IMPLEMENTATIONS, install_line
 from bench.axes import Axes
 from bench.errors import UsageError
 from bench.interpreters import OWN, Interpreters
@@ -61,6 +61,8 @@ def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:
             raise UsageError(f"backend {backend}: has no strategy {wanted}; it has {has}")
     for strategy in named.get("strategy", ()):
         if all(entry.strategy.name != strategy for entry in chosen):
+            if strategy in _of_gpus(sweep.axes.backend):
+                raise UsageError(f"strategy {strategy}: on a GPU alone, with --device gpu")
             among = "; ".join(f"{b} has {', '.join(_strategies(b))}" for b in sweep.axes.backend)
             raise UsageError(f"strategy {strategy}: no chosen backend has it; {among}")
     if not chosen:
@@ -75,7 +77,14 @@ def _first_present(sweep: Sweep, interpreters: Interpreters) -> str | None:
 
 
 def _strategies(backend: str) -> list[str]:
-    return [entry.strategy.name for entry in compared(backend)]
+    strategies = [entry.strategy for entry in compared(backend)]
+    return [f"{s.name} (on a GPU alone)" if s.of_gpus else s.name for s in strategies]
+
+
+def _of_gpus(backends: Collection[str]) -> set[str]:
+    """The strategies of backends, or of all, that compute on a GPU alone."""
+    entries = [e for e in IMPLEMENTATIONS.values() if not backends or e.backend in backends]
+    return {entry.strategy.name for entry in entries if entry.strategy.of_gpus}
 
 
 def absent_backends(sweep: Sweep, interpreters: Interpreters = OWN) -> dict[str, str]:

@@ -22,7 +22,7 @@ _HALVES: tuple[Dtype, ...] = ("bfloat16", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
-    """What becomes of a cell in an implementation, over modes, lengths, dtypes and layers.
+    """What becomes of a cell in an implementation, over modes, lengths, dtypes, layers, devices.
 
     `refused` are the reasons of what is refused; `some` says that something is not. Where all is
     refused there is one reason: that of the simplest case.
@@ -51,10 +51,14 @@ def compared(backend: str) -> list[Implementation]:
 @cache
 def support(implementation: str, case: Case) -> Support:
     """What becomes of a cell, given as any case of it, in an implementation."""
-    axes = (MODES, _DTYPES, get_args(Lengths), (1, 2))
+    axes = (MODES, ("cpu", "gpu"), _DTYPES, get_args(Lengths), (1, 2))
     reasons = [
-        refusal(implementation, replace(case, dtype=dtype, lengths=lengths, layers=layers), mode)
-        for mode, dtype, lengths, layers in itertools.product(*axes)
+        refusal(
+            implementation,
+            replace(case, device=device, dtype=dtype, lengths=lengths, layers=layers),
+            mode,
+        )
+        for mode, device, dtype, lengths, layers in itertools.product(*axes)
     ]
     refused = tuple(dict.fromkeys(reason for reason in reasons if reason is not None))
     if None in reasons:
@@ -91,9 +95,9 @@ Made by `python -m bench list --cells --markdown` from what the implementations 
 express; a test compares this page with it. The conformance suite holds that everything else is
 computed, and equal to the float64 oracle.
 
-**yes**: forward and training, full and ragged, float32 and float64, one layer and more. A number is
-the reason below the table: after "yes" for what is refused of it, alone where all is. What a cell
-computes is in [cells.md](cells.md).
+**yes**: forward and training, full and ragged, float32 and float64, one layer and more, on a CPU
+and on a GPU. A number is the reason below the table: after "yes" for what is refused of it, alone
+where all is. What a cell computes is in [cells.md](cells.md).
 
 Some cases there are not, for anybody: a residual where inputs and outputs differ in number, one
 cell as layers of different inputs, dropout in two directions. They are refused before a run.

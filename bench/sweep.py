@@ -9,6 +9,7 @@ from typing import Any
 
 from backends import IMPLEMENTATIONS, Implementation, refusal
 from backends.api import MODES, Case, Mode
+from backends.devices import is_gpu
 from bench import strict
 from bench.axes import RANKED, Axes, check_size, is_count
 from bench.errors import UsageError, choose
@@ -43,11 +44,13 @@ class Sweep:
             raise UsageError(f"threads {self.threads!r}: must be a whole number of 1 or more")
 
     def implementations(self) -> list[Implementation]:
-        """The chosen implementations, in registry order."""
+        """The chosen implementations, in registry order; those of GPUs where there is one."""
+        gpu = any(map(is_gpu, self.axes.device))
         return [
             entry
             for entry in IMPLEMENTATIONS.values()
             if entry.kind in RANKED
+            and (gpu or not entry.strategy.of_gpus)
             and (not self.axes.backend or entry.backend in self.axes.backend)
             and (not self.axes.strategy or entry.strategy.name in self.axes.strategy)
         ]

@@ -31,12 +31,14 @@ BUILT_FOR_ONE_TIME = {
     "jax/scan-unroll-32",
     "jax/fori",
     "jax/while",
+    "jax/fused",
     "tensorflow/static",
     "tensorflow/static-block",
     "tensorflow/keras-unrolled",
     "tensorflow/state-saving",
     "torch/static",
     "torch/traced",
+    "torch/graphed",
 }
 
 

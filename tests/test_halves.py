@@ -88,7 +88,10 @@ def test_it_is_of_float32_on_a_gpu(change: dict[str, str], said: str) -> None:
 
 def axes(**changes: tuple[str, ...]) -> Axes:
     usual: dict[str, tuple[str, ...]] = {
-        **{"lengths": ("full",), "dtype": ("float32",), "device": ("gpu",), "mode": ("forward",)},
+        "lengths": ("full",),
+        "dtype": ("float32",),
+        "device": ("gpu",),
+        "mode": ("forward",),
         **changes,
     }
     return Axes(

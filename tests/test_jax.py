@@ -73,11 +73,12 @@ def trace(backend: Any) -> Any:
     """The jaxpr of a case's program, not compiled."""
     import jax
 
-    from backends.jax.network import LOOPS
+    from backends.jax.network import LOOPS, looped
     from backends.jax.runner import _program
 
     def of(case: Case, strategy: str, mode: Mode) -> Any:
-        program, arguments = _program(case, LOOPS[strategy], mode, jax.devices("cpu")[0])
+        network = looped(case, LOOPS[strategy])
+        program, arguments = _program(case, network, mode, jax.devices("cpu")[0])
         return jax.jit(program).trace(*arguments).jaxpr
 
     return of
@@ -328,7 +329,8 @@ def test_a_runner_serves_one_mode(build: Any) -> None:
 def test_the_strategies_are_those_of_the_manifest() -> None:
     from backends.jax.network import LOOPS
 
-    assert [strategy.name for strategy in backends.BACKENDS["jax"].strategies] == list(LOOPS)
+    names = [strategy.name for strategy in backends.BACKENDS["jax"].strategies]
+    assert names == [*LOOPS, "fused"]
 
 
 # --- dropout --------------------------------------------------------------------------------------

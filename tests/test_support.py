@@ -53,9 +53,11 @@ def test_a_refusal_of_some_cases_is_said_beside_the_yes() -> None:
     ("backend", "cell", "said"),
     [
         ("jax", "lstm", "all*"),
-        ("torch", "lstm", "all"),
+        ("torch", "lstm", "all*"),
+        ("jax", "gru", "all but fused*"),
+        ("onnx", "gru", "all*"),
         ("onnx", "grid", "none"),
-        ("torch", "grid", "all but fused, packed"),
+        ("torch", "grid", "all but fused, packed*"),
         ("tensorflow", "gru", "all but fused, fused-v2*"),
     ],
 )

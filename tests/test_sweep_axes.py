@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends import IMPLEMENTATIONS
-from backends.api import CELL_NAMES
+from backends import IMPLEMENTATIONS, refusal
+from backends.api import CELL_NAMES, Case, Implementation
 from bench import machine, plan, selection
 from bench.axes import RANKED
 from bench.conftest import narrowed
@@ -371,3 +371,31 @@ def test_a_narrowed_sweep_has_the_jobs_and_nothing_of_other_axes(data: st.DataOb
     assert set(small.axes.backend) >= {entry.backend for entry in ranked}
     limits = {job.implementation.split("/")[0] for job in chosen} if ranked else set()
     assert set(small.axes.backend) == limits - {"reference"}
+
+
+# --- strategies of GPUs ---------------------------------------------------------------------------
+
+
+def test_a_sweep_without_a_gpu_leaves_out_what_needs_one() -> None:
+    """Or every run on a CPU would have rows that say so, and those published before would lack."""
+    alone = {entry.name for entry in IMPLEMENTATIONS.values() if entry.strategy.of_gpus}
+    assert alone == {"torch/graphed", "jax/fused"}
+    cpu = selection.select("default", {})
+    gpu = selection.select("default", {"device": ("gpu",)})
+    both = selection.select("default", {"device": ("cpu", "gpu")})
+    on_cpu, on_gpu, on_both = (
+        {entry.name for entry in sweep.implementations()} for sweep in (cpu, gpu, both)
+    )
+    assert on_cpu == on_gpu - alone
+    assert alone < on_gpu == on_both
+    assert not [job for job in cpu.jobs("steady") if job.implementation in alone]
+    plan = Sweep.from_json(json.loads(json.dumps(gpu.to_json())))
+    assert plan.jobs("steady") == gpu.jobs("steady")
+
+
+@pytest.mark.parametrize("entry", IMPLEMENTATIONS.values(), ids=lambda entry: entry.name)
+def test_what_is_of_gpus_is_refused_on_a_cpu_and_nothing_else_is(entry: Implementation) -> None:
+    case = Case(cell="lstm", seq_len=2, batch=2, inputs=8, hidden=8)
+    reason = refusal(entry.name, case, "forward")
+    assert (reason or "").startswith("device cpu: ") == entry.strategy.of_gpus
+    assert refusal(entry.name, replace(case, device="gpu"), "forward") is None

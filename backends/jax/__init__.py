@@ -57,6 +57,13 @@ INFO = BackendInfo(
             title="lax.while_loop that ends with the longest sequence",
             against="dynamic",
         ),
+        Strategy(
+            name="fused",
+            kind="fused",
+            title="jax.experimental.rnn: cuDNN's LSTM",
+            against="dynamic",
+            of_gpus=True,
+        ),
     ),
     refusal=refusal,
 )

@@ -12,7 +12,8 @@ from backends import install_line
 from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_device, unstaged
 from backends.devices import gpu_name, is_gpu, lacks_gpu
 from backends.jax import INFO
-from backends.jax.network import LOOPS
+from backends.jax.fused import fused, require_cuda
+from backends.jax.network import LOOPS, looped
 from backends.jax.runner import JaxRunner
 from backends.tf32 import Switch
 
@@ -61,10 +62,16 @@ class JaxBackend:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)
         self._tf32.require(case)
-        return JaxRunner(case, LOOPS[strategy], mode, self._devices[case.device], stage)
+        device = self._devices[case.device]
+        if strategy == "fused":
+            require_cuda(case.device, device.client.platform_version)
+            network = fused(case)
+        else:
+            network = looped(case, LOOPS[strategy])
+        return JaxRunner(case, network, mode, device, stage)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
-        """JAX has no LSTM of its own."""
+        """JAX has no LSTM class; cuDNN's vector of weights has no order but its own."""
 
 
 def _tf32(on: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from backends.api import Case
+from backends.api import Case, Weights
 from backends.jax.cells import Arrays
 from backends.jax.support import UNROLL_FACTORS
 from backends.jax.wrappers import make_step
-from backends.stack import Layer, layers, levels
+from backends.layout import pack, unpack, usual
+from backends.stack import Layer, layers, levels, weight_layers
 
 #: Fused weights of each set, or the state of each layer, by name.
 Layers = tuple[Arrays, ...]
@@ -179,30 +181,60 @@ def _reversed(x: jax.Array, lengths: Lengths) -> jax.Array:
     return x.at[rows, source].get(mode="promise_in_bounds", unique_indices=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A case's forward pass, and how it holds the weights: a tree of arrays.
+
+    `run(weights, x [B, T, D], lengths, state)` gives the outputs [B, T, O] and the final state.
+    `shaped(array)` is the tree with `array(*shape)` in each array's place; `pack` and `unpack` make
+    it of canonical weights and the contrary, in NumPy.
+    """
+
+    run: Callable[..., tuple[jax.Array, Layers]]
+    shaped: Callable[[Callable[..., Any]], Any]
+    pack: Callable[[Weights], Any]
+    unpack: Callable[[Any], Weights]
+
+
+def looped(case: Case, loop: Loop) -> Network:
+    """The cells of a case in a loop over time, with their weights by name."""
+    stack = weight_layers(case)
+    layouts = [usual(layer) for layer in stack]
+
+    def shaped(array: Callable[..., Any]) -> Any:
+        return tuple(
+            {name: array(*fused.shape(layer.blocks)) for name, fused in layout.items()}
+            for layer, layout in zip(stack, layouts, strict=True)
+        )
+
+    def packed(weights: Weights) -> Any:
+        return tuple(map(pack, layouts, weights))
+
+    def unpacked(arrays: Any) -> Weights:
+        return tuple(map(unpack, layouts, arrays, [layer.blocks for layer in stack]))
+
+    return Network(run=partial(run, case, loop), shaped=shaped, pack=packed, unpack=unpacked)
+
+
 # --- programs -------------------------------------------------------------------------------------
 
 
-def forward_program(case: Case, loop: Loop) -> Callable[..., tuple[jax.Array, Layers]]:
-    """(weights, x, lengths, state) -> (outputs, final state)."""
-    return partial(run, case, loop)
-
-
-def train_program(case: Case, loop: Loop) -> Callable[..., tuple[jax.Array, Layers]]:
+def train_program(network: Network) -> Callable[..., tuple[jax.Array, Any]]:
     """(weights, x, lengths, state, targets, rate) -> (loss before the update, new weights).
 
     The loss is that of `backends.api.Runner`; every weight moves by -rate * gradient.
     """
 
     def step(
-        weights: Layers,
+        weights: Any,
         x: jax.Array,
         lengths: Lengths,
         state: Layers,
         targets: jax.Array,  # [B, T, O]
         rate: jax.Array,  # [], the case's dtype
-    ) -> tuple[jax.Array, Layers]:
-        def loss(weights: Layers) -> jax.Array:
-            outputs, _ = run(case, loop, weights, x, lengths, state)
+    ) -> tuple[jax.Array, Any]:
+        def loss(weights: Any) -> jax.Array:
+            outputs, _ = network.run(weights, x, lengths, state)
             return jnp.sum((outputs - targets) ** 2) / (2 * x.shape[0] * x.shape[1])
 
         value, gradients = jax.value_and_grad(loss)(weights)

@@ -12,9 +12,8 @@ from jax.sharding import SingleDeviceSharding
 
 from backends.api import Batch, Case, Mode, Output, Stage, Unsupported, Weights
 from backends.data import check_batch, initial_state
-from backends.jax.network import Loop, forward_program, train_program
-from backends.layout import pack, unpack, usual
-from backends.stack import input_width, layers, output_width, weight_layers
+from backends.jax.network import Network, train_program
+from backends.stack import input_width, layers, output_width
 
 
 class JaxRunner:
@@ -23,11 +22,12 @@ class JaxRunner:
     In training the weights are donated: the program writes the new ones over the old.
     """
 
-    def __init__(self, case: Case, loop: Loop, mode: Mode, device: Any, stage: Stage) -> None:
+    def __init__(self, case: Case, network: Network, mode: Mode, device: Any, stage: Stage) -> None:
         self._case = case
+        self._network = network
         self._mode = mode
         self._device = device
-        program, arguments = _program(case, loop, mode, device)
+        program, arguments = _program(case, network, mode, device)
         donated = (0,) if mode == "train" else ()
         with stage("trace"):
             self._traced = jax.jit(program, donate_argnums=donated).trace(*arguments)
@@ -37,11 +37,7 @@ class JaxRunner:
             self._compiled = lowered.compile()
 
     def load(self, weights: Weights) -> None:
-        fused = [
-            pack(usual(layer), blocks)
-            for layer, blocks in zip(weight_layers(self._case), weights, strict=True)
-        ]
-        self._weights = self._resident(tuple(fused))
+        self._weights = self._resident(self._network.pack(weights))
 
     def bind(self, batch: Batch) -> None:
         case = self._case
@@ -82,11 +78,7 @@ class JaxRunner:
 
     def weights(self) -> Weights:
         # A view would keep the device's buffer from being reused by the next step.
-        arrays = jax.tree.map(np.array, self._weights)
-        return tuple(
-            unpack(usual(layer), fused, layer.blocks)
-            for layer, fused in zip(weight_layers(self._case), arrays, strict=True)
-        )
+        return self._network.unpack(jax.tree.map(np.array, self._weights))
 
     def program_size(self) -> Mapping[str, int]:
         """Jaxpr equations (a loop's body once), instructions after XLA, and its scratch memory."""
@@ -120,7 +112,7 @@ class JaxRunner:
         return jax.block_until_ready(jax.device_put(private, self._device))
 
 
-def _program(case: Case, loop: Loop, mode: Mode, device: Any) -> tuple[Any, list[Any]]:
+def _program(case: Case, network: Network, mode: Mode, device: Any) -> tuple[Any, list[Any]]:
     """The function to compile, and its arguments as shapes."""
     placed = SingleDeviceSharding(device)
 
@@ -128,18 +120,14 @@ def _program(case: Case, loop: Loop, mode: Mode, device: Any) -> tuple[Any, list
         return jax.ShapeDtypeStruct(shape, dtype, sharding=placed)
 
     b, t = case.batch, case.seq_len
-    weights = tuple(
-        {name: array(*fused.shape(layer.blocks)) for name, fused in usual(layer).items()}
-        for layer in weight_layers(case)
-    )
     state = tuple(
         {name: array(b, width) for name, width in layer.state.items()} for layer in layers(case)
     )
     lengths = array(b, dtype="int32") if case.lengths != "full" else None
-    arguments = [weights, array(b, t, input_width(case)), lengths, state]
+    arguments = [network.shaped(array), array(b, t, input_width(case)), lengths, state]
     if mode == "forward":
-        return forward_program(case, loop), arguments
-    return train_program(case, loop), [*arguments, array(b, t, output_width(case)), array()]
+        return network.run, arguments
+    return train_program(network), [*arguments, array(b, t, output_width(case)), array()]
 
 
 def _equations(jaxpr: Jaxpr) -> int:

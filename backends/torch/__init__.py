@@ -42,6 +42,13 @@ INFO = BackendInfo(
             title="the loop unrolled by torch.jit.trace",
             against="dynamic",
         ),
+        Strategy(
+            name="graphed",
+            kind="static",
+            title="the eager loop captured once in a CUDA graph",
+            against="dynamic",
+            of_gpus=True,
+        ),
         Strategy(name="dynamic", kind="dynamic", title="an eager Python loop over the cell"),
         Strategy(
             name="scripted",

@@ -23,6 +23,7 @@ from backends.tf32 import Switch
 from backends.torch import INFO
 from backends.torch.compiled import build_static
 from backends.torch.fused import build_fused, build_packed
+from backends.torch.graphed import build_graphed
 from backends.torch.limit import build_products
 from backends.torch.loop import build_dynamic
 from backends.torch.native import native
@@ -31,6 +32,7 @@ from backends.torch.torchscript import build_scripted, build_traced
 _BUILDERS: Mapping[str, Callable[[Case, Mode, torch.device, Stage], Runner]] = {
     "static": build_static,
     "traced": build_traced,
+    "graphed": build_graphed,
     "dynamic": build_dynamic,
     "scripted": build_scripted,
     "fused": build_fused,

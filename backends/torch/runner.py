@@ -102,8 +102,7 @@ class TorchRunner(ABC):
         # `grad` hands the gradients over and stores none: there is nothing to clear.
         gradients = torch.autograd.grad(loss, self._leaves)
         with torch.no_grad():
-            for tensor, gradient in self._updates(gradients):
-                tensor.sub_(gradient, alpha=self._learning_rate)
+            self._descend(gradients)
         return loss.detach()
 
     def sync(self, out: object) -> None:
@@ -127,6 +126,11 @@ class TorchRunner(ABC):
 
     def close(self) -> None:
         vars(self).clear()  # the tensors, and the program with what it was compiled to
+
+    def _descend(self, gradients: Sequence[Tensor]) -> None:
+        """A step of SGD, in place."""
+        for tensor, gradient in self._updates(gradients):
+            tensor.sub_(gradient, alpha=self._learning_rate)
 
     def _updates(self, gradients: Sequence[Tensor]) -> Iterable[tuple[Tensor, Tensor]]:
         """What is updated, each with its gradient."""

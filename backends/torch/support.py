@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.api import Case, Mode
+from backends.devices import is_gpu
 from backends.halves import half_refusal
 from backends.spec import (
     Attention,
@@ -26,10 +27,12 @@ from backends.stack import layers
 
 def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
     """Why a strategy cannot express a case: the hand-written loop does any, torch.nn few."""
-    return half_refusal(case, mode) or _no_module(strategy, case)
+    return half_refusal(case, mode) or _of_strategy(strategy, case)
 
 
-def _no_module(strategy: str, case: Case) -> str | None:
+def _of_strategy(strategy: str, case: Case) -> str | None:
+    if strategy == "graphed" and not is_gpu(case.device):
+        return f"device {case.device}: CUDA graphs record what a GPU is given to do"
     if strategy not in ("fused", "packed"):
         return None
     for layer in layers(case):
