@@ -18,7 +18,7 @@ _CASE = Case(cell="lstm", seq_len=2, batch=2, inputs=8, hidden=8)
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
-    """What becomes of a cell in an implementation, over modes, lengths, dtypes and layers.
+    """What becomes of a cell in an implementation, over modes, lengths, dtypes, layers and devices.
 
     `refused` are the reasons of what is refused; `some` says that something is not. Where all is
     refused there is one reason: that of the simplest case.
@@ -47,10 +47,15 @@ def compared(backend: str) -> list[Implementation]:
 @cache
 def support(implementation: str, case: Case) -> Support:
     """What becomes of a cell, given as any case of it, in an implementation."""
-    axes = (MODES, get_args(Dtype), get_args(Lengths), (1, 2))
+    axes = {
+        "dtype": get_args(Dtype),
+        "lengths": get_args(Lengths),
+        "layers": (1, 2),
+        "device": ("cpu", "gpu"),
+    }
     reasons = [
-        refusal(implementation, replace(case, dtype=dtype, lengths=lengths, layers=layers), mode)
-        for mode, dtype, lengths, layers in itertools.product(*axes)
+        refusal(implementation, replace(case, **dict(zip(axes, values, strict=True))), mode)
+        for mode, *values in itertools.product(MODES, *axes.values())
     ]
     refused = tuple(dict.fromkeys(reason for reason in reasons if reason is not None))
     if None in reasons:
@@ -87,9 +92,9 @@ Made by `python -m bench list --cells --markdown` from what the implementations 
 express; a test compares this page with it. The conformance suite holds that everything else is
 computed, and equal to the float64 oracle.
 
-**yes**: forward and training, full and ragged, float32 and float64, one layer and more. A number is
-the reason below the table: after "yes" for what is refused of it, alone where all is. What a cell
-computes is in [cells.md](cells.md).
+**yes**: forward and training, full and ragged, float32 and float64, one layer and more, on a CPU
+and on a GPU. A number is the reason below the table: after "yes" for what is refused of it, alone
+where all is. What a cell computes is in [cells.md](cells.md).
 
 Some cases there are not, for anybody: a residual where inputs and outputs differ in number, one
 cell as layers of different inputs, dropout in two directions. They are refused before a run.

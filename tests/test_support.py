@@ -45,6 +45,9 @@ def test_a_refusal_of_some_cases_is_said_beside_the_yes() -> None:
     found = support.support("tensorflow/fused", CASE)
     assert found.some
     assert found.refused == ("dtype float64: BlockLSTM has float32",)
+    on_a_gpu = support.support("tensorflow/cudnn", CASE)
+    assert on_a_gpu.some
+    assert on_a_gpu.refused == ("device cpu: cuDNN is for a GPU alone",)
     none = support.support("tensorflow/fused", replace(CASE, cell="gru"))
     assert not none.some
 
@@ -56,7 +59,7 @@ def test_a_refusal_of_some_cases_is_said_beside_the_yes() -> None:
         ("torch", "lstm", "all"),
         ("onnx", "grid", "none"),
         ("torch", "grid", "all but fused, packed"),
-        ("tensorflow", "gru", "all but fused, fused-v2*"),
+        ("tensorflow", "gru", "all but fused, fused-v2, cudnn, keras-cudnn*"),
     ],
 )
 def test_a_row_is_summed_up(backend: str, cell: str, said: str) -> None:

@@ -94,15 +94,27 @@ INFO = BackendInfo(
             against="dynamic",
         ),
         Strategy(
+            name="cudnn",
+            kind="fused",
+            title="CudnnRNNV3: cuDNN's LSTM, GRU and RNN, all layers in one op; on a GPU",
+            against="dynamic",
+        ),
+        Strategy(
             name="keras",
             kind="dynamic",
-            title="tf.function over Keras layers",
+            title="tf.function over Keras layers, their loop",
             against="dynamic",
         ),
         Strategy(
             name="keras-unrolled",
             kind="static",
             title="tf.function over Keras layers, unroll=True",
+            against="keras",
+        ),
+        Strategy(
+            name="keras-cudnn",
+            kind="fused",
+            title="tf.function over Keras layers with cuDNN's kernel, their default; on a GPU",
             against="keras",
         ),
         Strategy(
