@@ -11,7 +11,7 @@ cudnn_rnn_ops.cc, xla/stream_executor/cuda/cuda_dnn.cc), which say two things mo
 
 - Time comes first, and the call transposes for it. With `time_major=False` the state [B, L, H] is
   read as if it were [L, B, H], right for one layer in one direction only; and full lengths then
-  take the slower path of padded data.
+  take the path of padded data.
 - Float32 products are of the math type FMA where TF32 is off (`enable_tensor_float_32_execution`),
   and of tensor cores where it is on.
 
