@@ -51,14 +51,15 @@ def compared(backend: str) -> list[Implementation]:
 @cache
 def support(implementation: str, case: Case) -> Support:
     """What becomes of a cell, given as any case of it, in an implementation."""
-    axes = (MODES, ("cpu", "gpu"), _DTYPES, get_args(Lengths), (1, 2))
+    axes = {
+        "dtype": _DTYPES,
+        "lengths": get_args(Lengths),
+        "layers": (1, 2),
+        "device": ("cpu", "gpu"),
+    }
     reasons = [
-        refusal(
-            implementation,
-            replace(case, device=device, dtype=dtype, lengths=lengths, layers=layers),
-            mode,
-        )
-        for mode, device, dtype, lengths, layers in itertools.product(*axes)
+        refusal(implementation, replace(case, **dict(zip(axes, values, strict=True))), mode)
+        for mode, *values in itertools.product(MODES, *axes.values())
     ]
     refused = tuple(dict.fromkeys(reason for reason in reasons if reason is not None))
     if None in reasons:
@@ -127,7 +128,9 @@ def _halves() -> Iterator[str]:
     for backend in BACKENDS:
         for entry in compared(backend):
             for dtype in _HALVES:
-                reason = refusal(entry.name, replace(_CASE, dtype=dtype), "forward")
+                device = "gpu" if entry.strategy.of_gpus else "cpu"
+                case = replace(_CASE, dtype=dtype, device=device)
+                reason = refusal(entry.name, case, "forward")
                 if reason is not None and support(entry.name, _CASE).some:
                     named.setdefault(reason.partition(": ")[2], []).append(entry.name)
     for reason, names in named.items():

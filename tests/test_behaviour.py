@@ -469,7 +469,7 @@ def test_the_order_is_asked_of_one_plain_lstm(
     [
         *(_on(name, 1e-12) for name in ("tensorflow/dynamic", "torch/dynamic", "torch/fused")),
         _on("jax/dynamic", 1e-12),
-        _on("tensorflow/fused", 1e-4),  # BlockLSTM computes in float32 alone
+        _on("tensorflow/fused", 1e-4),  # BlockLSTM has no float64
     ],
 )
 def test_gradients_of_frameworks_decay_as_the_oracles(

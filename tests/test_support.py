@@ -44,7 +44,10 @@ def test_static_and_dynamic_of_every_framework_compute_it(cell: str) -> None:
 def test_a_refusal_of_some_cases_is_said_beside_the_yes() -> None:
     found = support.support("tensorflow/fused", CASE)
     assert found.some
-    assert found.refused == ("dtype float64: BlockLSTM has float32",)
+    assert found.refused == ("dtype float64: BlockLSTM has float32 and float16",)
+    on_a_gpu = support.support("tensorflow/cudnn", CASE)
+    assert on_a_gpu.some
+    assert on_a_gpu.refused == ("device cpu: cuDNN is for a GPU alone",)
     none = support.support("tensorflow/fused", replace(CASE, cell="gru"))
     assert not none.some
 
@@ -58,7 +61,7 @@ def test_a_refusal_of_some_cases_is_said_beside_the_yes() -> None:
         ("onnx", "gru", "all*"),
         ("onnx", "grid", "none"),
         ("torch", "grid", "all but fused, packed*"),
-        ("tensorflow", "gru", "all but fused, fused-v2*"),
+        ("tensorflow", "gru", "all but fused, fused-v2, cudnn, keras-cudnn*"),
     ],
 )
 def test_a_row_is_summed_up(backend: str, cell: str, said: str) -> None:

@@ -379,7 +379,12 @@ def test_a_narrowed_sweep_has_the_jobs_and_nothing_of_other_axes(data: st.DataOb
 def test_a_sweep_without_a_gpu_leaves_out_what_needs_one() -> None:
     """Or every run on a CPU would have rows that say so, and those published before would lack."""
     alone = {entry.name for entry in IMPLEMENTATIONS.values() if entry.strategy.of_gpus}
-    assert alone == {"torch/graphed", "jax/fused"}
+    assert alone == {
+        "torch/graphed",
+        "jax/fused",
+        "tensorflow/cudnn",
+        "tensorflow/keras-cudnn",
+    }
     cpu = selection.select("default", {})
     gpu = selection.select("default", {"device": ("gpu",)})
     both = selection.select("default", {"device": ("cpu", "gpu")})

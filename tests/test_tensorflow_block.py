@@ -439,7 +439,7 @@ def test_what_a_block_lstm_refuses_of_the_published_cells(name: str, mode: Mode)
             "train",
             "cell lstm-clip: mode train: BlockLSTMV2 ignores a cell clip in its gradient",
         ),
-        ("lstm", "float64", "forward", "dtype float64: BlockLSTMV2 has float32"),
+        ("lstm", "float64", "forward", "dtype float64: BlockLSTMV2 has float32 and float16"),
     ],
 )
 def test_a_refusal_names_the_operation_and_the_value(

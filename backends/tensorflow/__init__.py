@@ -94,9 +94,16 @@ INFO = BackendInfo(
             against="dynamic",
         ),
         Strategy(
+            name="cudnn",
+            kind="fused",
+            title="CudnnRNNV3: cuDNN's LSTM, GRU and RNN, all layers in one op",
+            against="dynamic",
+            of_gpus=True,
+        ),
+        Strategy(
             name="keras",
             kind="dynamic",
-            title="tf.function over Keras layers",
+            title="tf.function over Keras layers, their loop",
             against="dynamic",
         ),
         Strategy(
@@ -104,6 +111,13 @@ INFO = BackendInfo(
             kind="static",
             title="tf.function over Keras layers, unroll=True",
             against="keras",
+        ),
+        Strategy(
+            name="keras-cudnn",
+            kind="fused",
+            title="tf.function over Keras layers with cuDNN's kernel, their default",
+            against="keras",
+            of_gpus=True,
         ),
         Strategy(
             name="xla",

@@ -25,6 +25,7 @@ from backends.tensorflow import INFO
 from backends.tensorflow.block import BlockLstm, BlockLstmV2
 from backends.tensorflow.blockcells import make_block_cell
 from backends.tensorflow.cells import make_cell
+from backends.tensorflow.cudnn import build_cudnn
 from backends.tensorflow.function import FunctionRunner
 from backends.tensorflow.graph import GraphRunner
 from backends.tensorflow.keras import KerasStack
@@ -48,7 +49,7 @@ def _graph(
 
 _block_cells = partial(make_cell, basic=make_block_cell)
 
-_GRAPHS = {
+_GRAPHS: dict[str, Callable[..., Runner]] = {
     "static": _graph(StaticRnn, unrolled=True),
     "dynamic": _graph(DynamicRnn),
     "dynamic-v2": _graph(DynamicRnn, v2=True),
@@ -62,6 +63,7 @@ _GRAPHS = {
     "dynamic-block": _graph(partial(DynamicRnn, make=_block_cells)),
     "fused": _graph(BlockLstm),
     "fused-v2": _graph(BlockLstmV2),
+    "cudnn": build_cudnn,
 }
 
 _FUNCTIONS = {
@@ -73,6 +75,12 @@ _FUNCTIONS = {
     ),
     "keras-unrolled": partial(
         FunctionRunner, network=partial(KerasStack, unroll=True), unrolled=True, jit_compile=False
+    ),
+    "keras-cudnn": partial(
+        FunctionRunner,
+        network=partial(KerasStack, unroll=False, cudnn=True),
+        unrolled=False,
+        jit_compile=False,
     ),
     "xla": partial(FunctionRunner, network=built_dynamic_rnn, unrolled=False, jit_compile=True),
 }

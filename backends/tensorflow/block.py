@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from backends.api import Array, Case, LayerWeights, Weights
@@ -160,11 +161,20 @@ class BlockLstmV2(BlockLstm):
             return tf.raw_ops.BlockLSTMV2(**inputs)
 
     def pack_layer(self, layer: Layer, weights: LayerWeights) -> dict[str, Array]:
-        return super().pack_layer(layer, {**weights, "b_f": weights["b_f"] + layer.forget_bias})
+        return super().pack_layer(
+            layer,
+            {
+                **weights,
+                "b_f": weights["b_f"] + np.asarray(layer.forget_bias, weights["b_f"].dtype),
+            },
+        )
 
     def unpack_layer(self, layer: Layer, arrays: Mapping[str, Array]) -> LayerWeights:
         weights = super().unpack_layer(layer, arrays)
-        return {**weights, "b_f": weights["b_f"] - layer.forget_bias}
+        return {
+            **weights,
+            "b_f": weights["b_f"] - np.asarray(layer.forget_bias, weights["b_f"].dtype),
+        }
 
 
 _V2_GRADIENT = "BlockLSTMV2OfItsGates"

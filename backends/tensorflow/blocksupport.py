@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from backends.api import Case, Mode
 from backends.spec import Cell, Gru, Lstm, Residual, Wrapper
 from backends.stack import layers
 
+#: What the LSTM's operations have kernels for, on a CPU and on a GPU.
+_LSTM_DTYPES = ("float32", "float16")
+
 
 def block_cell_refusal(case: Case, mode: Mode) -> str | None:
     """Why LSTMBlockCell and GRUBlockCell cannot compute the layers of a case, or None."""
-    found = (cell_refusal(layer.cell, mode) for layer in layers(case))
-    return _of_case(case, next(filter(None, found), None), "a block cell")
+    found = [cell_refusal(layer.cell, mode) for layer in layers(case)]
+    reason = next(filter(None, found), None)
+    if reason is None and any(isinstance(_innermost(layer.cell), Gru) for layer in layers(case)):
+        return _of_case(case, None, "GRUBlockCell", ("float32",))
+    return _of_case(case, reason, "LSTMBlockCell", _LSTM_DTYPES)
 
 
 def cell_refusal(cell: Cell, mode: Mode) -> str | None:
@@ -35,7 +43,7 @@ def block_lstm_refusal(op: str, case: Case, mode: Mode) -> str | None:
     A residual is added to the outputs of all steps at once; other wrappers act within a step.
     """
     found = (_layer_refusal(op, layer.cell, mode) for layer in layers(case))
-    return _of_case(case, next(filter(None, found), None), op)
+    return _of_case(case, next(filter(None, found), None), op, _LSTM_DTYPES)
 
 
 def _layer_refusal(op: str, cell: Cell, mode: Mode) -> str | None:
@@ -64,8 +72,14 @@ def _activation_refusal(op: str, activation: str) -> str | None:
     return None if activation == "tanh" else f"{op} has tanh alone, not {activation}"
 
 
-def _of_case(case: Case, reason: str | None, what: str) -> str | None:
+def _innermost(cell: Cell) -> Cell:
+    return _innermost(cell.cell) if isinstance(cell, Wrapper) else cell
+
+
+def _of_case(case: Case, reason: str | None, what: str, dtypes: Collection[str]) -> str | None:
     """The reason of a layer's cell, or else that of the case's dtype."""
     if reason is not None:
         return f"cell {case.cell}: {reason}"
-    return None if case.dtype == "float32" else f"dtype {case.dtype}: {what} has float32"
+    if case.dtype in dtypes:
+        return None
+    return f"dtype {case.dtype}: {what} has {' and '.join(dtypes)}"

@@ -51,7 +51,7 @@ def _switch(*, v2: bool) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Port:
+class Port:
     """The way to a graph's variable from the host."""
 
     placeholder: Tensor
@@ -59,15 +59,21 @@ class _Port:
     read: Tensor
 
 
-def _port(target: Tensor) -> _Port:
+def port(target: Tensor) -> Port:
+    """The port of a variable."""
     placeholder = v1.placeholder(target.dtype, target.shape)
     # A feed shares the array's memory, and so would the variable: it would change with the array.
     value = tf.raw_ops.DeepCopy(x=placeholder)
-    return _Port(
+    return Port(
         placeholder=placeholder,
         write=target.assign(value, read_value=False),
         read=target.read_value(),
     )
+
+
+def variable_ports(network: Network) -> list[Port]:
+    """A port for each variable of a network."""
+    return [port(value) for value in network.variables]
 
 
 class GraphRunner:
@@ -78,6 +84,8 @@ class GraphRunner:
     and copies nothing: assigning to a resource variable takes over the tensor's buffer.
 
     A session's call returns when all its kernels have run, so `sync` has nothing left to wait for.
+
+    `ports` has the network's ports, one for each array of its `pack` and `unpack`.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class GraphRunner:
         network: Callable[[Case], Network],
         unrolled: bool,
         control_flow_v2: bool,
+        ports: Callable[[Any], list[Port]] = variable_ports,
     ) -> None:
         self._case = case
         self._mode = mode
@@ -100,8 +109,8 @@ class GraphRunner:
                 self._inputs = Inputs(case, mode, case.seq_len if unrolled else None)
                 self._network = network(case)
                 outputs, state = self._network(*self._inputs.network())
-                self._input_ports = [_port(value) for value in self._inputs.variables]
-                self._weight_ports = [_port(value) for value in self._network.variables]
+                self._input_ports = [port(value) for value in self._inputs.variables]
+                self._weight_ports = ports(self._network)
             self._results: list[Tensor] = []
             with stage("gradients" if mode == "train" else "results"):
                 step = self._training(outputs) if mode == "train" else self._keep(outputs, state)
@@ -148,7 +157,7 @@ class GraphRunner:
     def feed(self, batch: Batch) -> None:
         self._write(self._input_ports, self._inputs.values(batch))
 
-    def _write(self, ports: Sequence[_Port], values: Sequence[Array | float]) -> None:
+    def _write(self, ports: Sequence[Port], values: Sequence[Array | float]) -> None:
         feed = {port.placeholder: value for port, value in zip(ports, values, strict=True)}
         self._session.run([port.write for port in ports], feed)
 

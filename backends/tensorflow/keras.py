@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,18 +17,24 @@ from backends.tensorflow.network import StateTensors, Tensor, reversed_in_place
 
 
 class KerasStack:
-    """Keras layers one after the other, their loop symbolic or unrolled.
+    """Keras layers one after the other, their loop symbolic or unrolled, or cuDNN's kernel.
+
+    `cudnn` asks for the kernel that Keras' own default, `use_cudnn="auto"`, takes of these layers
+    where there is a GPU; without it they loop there too. Keras packs the weights for it in every
+    call. It fails on empty sequences, which run one step here, and it is taken back.
 
     The layers know no forget bias: it is added to their bias when weights are packed. Their final
     state is h before c. A mask makes them hold the state past a length; outputs there are zeros
     only with `zero_output_for_mask`, else the last valid one again.
     """
 
-    def __init__(self, case: Case, *, unroll: bool) -> None:
+    def __init__(self, case: Case, *, unroll: bool, cudnn: bool = False) -> None:
         self._rows = rows(case)
         self._sets = weight_layers(case)
         self._independent = case.direction == "two-stacks"
-        self._layers = [_make_layer(layer.plain(), case.dtype, unroll) for layer in self._sets]
+        self._cudnn = cudnn
+        options = {"unroll": unroll, "dtype": case.dtype}
+        self._layers = [_make_layer(layer.plain(), cudnn, options) for layer in self._sets]
         for spec, layer in zip(self._sets, self._layers, strict=True):
             layer.build((case.batch, case.seq_len if unroll else None, spec.inputs))
 
@@ -64,12 +70,24 @@ class KerasStack:
         x = reversed_in_place(x, lengths, 1) if spec.reverse else x
         names = _state_names(spec)
         layer = self._layers[spec.weights]
-        y, *end = layer(x, mask=mask, initial_state=[start[name] for name in names])
+        y, *end = self._call(layer, x, mask, [start[name] for name in names])
         if isinstance(spec.cell, Residual):
             y = y + (x if mask is None else tf.where(mask[:, :, tf.newaxis], x, tf.zeros_like(x)))
         named = dict(zip(names, end, strict=True))
         y = reversed_in_place(y, lengths, 1) if spec.reverse else y
         return y, {name: named[name] for name in start}
+
+    def _call(
+        self, layer: Any, x: Tensor, mask: Tensor | None, start: list[Tensor]
+    ) -> list[Tensor]:
+        """What a layer returns: outputs, then each state."""
+        if mask is None or not self._cudnn:
+            return list(layer(x, mask=mask, initial_state=start))
+        some = mask[:, :1]
+        one_step = tf.concat([tf.ones_like(some), mask[:, 1:]], axis=1)
+        y, *end = layer(x, mask=one_step, initial_state=start)
+        y = tf.where(some[:, :, tf.newaxis], y, tf.zeros_like(y))
+        return [y, *(tf.where(some, new, old) for new, old in zip(end, start, strict=True))]
 
     def pack(self, weights: Weights) -> list[Array]:
         return [
@@ -142,13 +160,12 @@ def _unpack_layer(layer: Layer, kernel: Array, recurrent: Array, bias: Array) ->
     return {name: blocks[name] for name in layer.blocks}
 
 
-def _make_layer(layer: Layer, dtype: str, unroll: bool) -> Any:
+def _make_layer(layer: Layer, cudnn: bool, given: Mapping[str, Any]) -> Any:
     options: dict[str, Any] = {
+        **given,
         "return_sequences": True,
         "return_state": True,
-        "unroll": unroll,
         "zero_output_for_mask": True,
-        "dtype": dtype,
         "activation": getattr(layer.cell, "activation", "tanh"),
         # Weights are loaded: the default's orthogonal matrices would be made for nothing.
         "kernel_initializer": "zeros",
@@ -156,8 +173,9 @@ def _make_layer(layer: Layer, dtype: str, unroll: bool) -> Any:
     }
     if isinstance(layer.cell, Rnn):
         return keras.layers.SimpleRNN(layer.hidden, **options)
-    # On a GPU "auto" takes cuDNN's kernel: a fused implementation, and no loop of Keras.
-    options["use_cudnn"] = False
+    # "auto" takes cuDNN's kernel wherever the process sees a GPU, for a case on the CPU too, and
+    # says nothing where it does not; True raises there.
+    options["use_cudnn"] = cudnn
     if isinstance(layer.cell, Lstm):
         return keras.layers.LSTM(layer.hidden, **options)
     reset_after = isinstance(layer.cell, GruResetAfter)

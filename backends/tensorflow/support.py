@@ -10,6 +10,7 @@ from backends.halves import half_refusal
 from backends.spec import Cell, Dropout, Gru, GruResetAfter, Lstm, Residual, Rnn
 from backends.stack import layers
 from backends.tensorflow.blocksupport import block_cell_refusal, block_lstm_refusal
+from backends.tensorflow.cudnnsupport import cudnn_refusal, no_gpu
 
 Refusal = Callable[[Case, Mode], str | None]
 
@@ -49,12 +50,39 @@ def _no_keras_layer(cell: Cell) -> str | None:
             return "Keras has no such layer"
 
 
+def _keras_cudnn(case: Case, mode: Mode) -> str | None:
+    """Of Keras' layers cuDNN computes two, by `cudnn_ok` of Keras' TensorFlow backend."""
+    reason = _keras(case, mode)
+    if reason is not None:
+        return reason
+    for layer in layers(case):
+        reason = _no_cudnn_layer(layer.plain().cell)
+        if reason is not None:
+            return f"cell {case.cell}: {reason}"
+    return no_gpu(case)
+
+
+def _no_cudnn_layer(cell: Cell) -> str | None:
+    match cell:
+        case GruResetAfter():
+            return None
+        case Lstm():
+            other = cell.activation != "tanh"
+            return f"Keras takes cuDNN's kernel for tanh, not {cell.activation}" if other else None
+        case Gru():
+            return "Keras takes cuDNN's kernel for a GRU with reset_after=True"
+        case _:
+            return "Keras' SimpleRNN has no kernel of cuDNN's"
+
+
 #: Strategies that are not here express every case.
 _RULES: dict[str, Refusal] = {
     "static-block": block_cell_refusal,
     "dynamic-block": block_cell_refusal,
     "fused": partial(block_lstm_refusal, "BlockLSTM"),
     "fused-v2": partial(block_lstm_refusal, "BlockLSTMV2"),
+    "cudnn": cudnn_refusal,
     "keras": _keras,
     "keras-unrolled": _keras,
+    "keras-cudnn": _keras_cudnn,
 }
