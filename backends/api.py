@@ -254,6 +254,14 @@ class Backend(Protocol):
         what is there now; one that cannot be started again is since the process began.
         """
 
+    def limit(self, device: str, limit_bytes: int) -> None:
+        """Let this framework's allocator take so many bytes of a GPU and no more, from now on.
+
+        Called once, before anything is computed or put on the GPU. What goes beyond fails as it
+        does where a GPU is full; more than the GPU has is no limit but its own. Raises
+        `Unavailable` where the device is not there, `RuntimeError` where the limit was not taken.
+        """
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         """Build a runner: graph, module or compiled program.
 

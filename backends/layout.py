@@ -28,6 +28,12 @@ from backends.spec import (
 from backends.stack import Layer
 
 
+def biased(layer: Layer, blocks: LayerWeights, *, times: int = 1) -> dict[str, Array]:
+    """An LSTM's blocks with the forget bias in b_f, in its dtype; `times=-1` takes it out again."""
+    b_f = blocks["b_f"]
+    return {**blocks, "b_f": b_f + np.asarray(times * layer.forget_bias, b_f.dtype)}
+
+
 @dataclass(frozen=True)
 class Fused:
     """One array of a layer: kinds of blocks one below the other, each with the gates side by side.

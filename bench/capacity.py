@@ -3,6 +3,10 @@
 Each trial is one call (of a training job: one step) in a fresh worker under a hard limit, see
 `bench.limits`. The limit is on what building, loading and calling take beyond the framework as it
 is imported and started; the harness's own copy of the data is no part of it, as in a memory job.
+
+On a GPU the framework's allocator keeps to the limit: it is on all that it takes from the driver.
+A worker that was refused memory ends with its trial. The kernel closes all that a process has open,
+the GPU too, and only then tells who waits for its end: the next trial finds its memory free.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ import numpy as np
 import psutil
 
 from backends.api import Case
+from backends.devices import is_gpu
 from backends.stack import input_width, output_width
-from bench import limits
+from bench import gpus, limits, oom
 from bench.errors import UsageError
 from bench.launch import Team
 from bench.record import Job, Record, Status
@@ -96,29 +101,35 @@ def data_bytes(case: Case) -> int:
 
 
 def check_limit(sweep: Sweep) -> None:
-    """Raise `UsageError` for a limit that this host has not the memory to reach."""
-    limit_bytes, here = sweep.sampling.memory_limit_bytes, psutil.virtual_memory().total
-    if limit_bytes is not None and limit_bytes > here:
-        raise UsageError(
-            f"memory-limit {limit_bytes / 1e6:,.0f}M: this host has {here / 1e6:,.0f}M"
-        )
+    """Raise `UsageError` for a limit that a device here has not the memory to reach.
+
+    A GPU whose driver does not tell how much it has is left to the trials.
+    """
+    limit_bytes = sweep.sampling.memory_limit_bytes
+    if limit_bytes is None:
+        return
+    for device in sweep.axes.device:
+        on_gpu = is_gpu(device)
+        here = gpus.memory_bytes(device) if on_gpu else psutil.virtual_memory().total
+        if here is not None and limit_bytes > here:
+            raise UsageError(
+                f"memory-limit {limit_bytes / 1e6:,.0f}M: {device if on_gpu else 'this host'} has "
+                f"{here / 1e6:,.0f}M"
+            )
 
 
 def capacity(team: Team, job: Job, block: int, sweep: Sweep, go_on: Callable[[], None]) -> Record:
     """The record of a capacity job. `go_on` is called before each trial, and may raise.
 
-    A trial does not fit if the kernel killed it for that, or if it was refused memory and says so.
-    RLIMIT_AS only refuses, and what is refused memory dies or fails in many ways: under it whatever
-    fails counts, once something shorter has run. What takes too long, or fails otherwise, ends the
-    search: of a longer T nothing is known then.
+    A trial does not fit if the kernel killed it for that, or if it was refused memory and says so;
+    on a GPU, memory of the GPU. RLIMIT_AS only refuses, and what is refused memory dies or fails in
+    many ways: under it whatever fails counts, once something shorter has run. What takes too long,
+    or fails otherwise, ends the search: of a longer T nothing is known then.
     """
     limit_bytes = sweep.sampling.memory_limit_bytes
     if limit_bytes is None:
         raise ValueError(f"{job.arm}: a capacity job of a sweep without a limit of memory")
-    if job.case.device != "cpu":
-        reason = f"device {job.case.device}: the limit is on the memory of the host"
-        return Record(job=job, block=block, status=Status.UNSUPPORTED, reason=reason)
-    place = limits.find_place()
+    place = None if is_gpu(job.case.device) else limits.find_place()
     limit_s = sweep.sampling.probe_limit_s
     probe = _Probe(team=team, job=job, place=place, limit_bytes=limit_bytes, limit_s=limit_s)
     trials: list[dict[str, Any]] = []
@@ -143,7 +154,7 @@ def capacity(team: Team, job: Job, block: int, sweep: Sweep, go_on: Callable[[],
         reason=found.reason,
         values=values,
         worker={
-            "limited_by": limits.ADDRESSES if place is None else place.version.name,
+            "limited_by": probe.limited_by,
             "trials": trials,
         },
     )
@@ -159,6 +170,17 @@ class _Probe:
     limit_bytes: int
     limit_s: float
 
+    @property
+    def on_gpu(self) -> bool:
+        return is_gpu(self.job.case.device)
+
+    @property
+    def limited_by(self) -> str:
+        """What keeps a trial to the limit."""
+        if self.on_gpu:
+            return f"{self.job.backend}'s allocator"
+        return limits.ADDRESSES if self.place is None else self.place.version.name
+
     def attempt(self, seq_len: int, *, shorter_ran: bool) -> Trial:
         """Run the case once with this T; what kept it from running is for `shorter_ran` to say."""
         case = replace(self.job.case, seq_len=seq_len)
@@ -171,7 +193,8 @@ class _Probe:
                 trial = self._once(case)  # no question of memory
         except (WorkerDied, WorkerHung) as error:
             return Trial(fits=None, status=Status.CRASHED, reason=str(error))
-        if self.place is None and shorter_ran and trial.status == Status.CRASHED:
+        refused = self.limited_by == limits.ADDRESSES
+        if refused and shorter_ran and trial.status == Status.CRASHED:
             return replace(trial, fits=False)
         return trial
 
@@ -201,7 +224,9 @@ class _Probe:
             return Trial(fits=True)
         if killed:
             return Trial(fits=False, status=Status.OOM, reason="killed at the limit")
-        fits = False if status == Status.OOM else None
+        # On a GPU the limit is on no memory of the host: who was refused that says nothing of it.
+        elsewhere = self.on_gpu and oom.is_of_host(reply["reason"])
+        fits = False if status == Status.OOM and not elsewhere else None
         return Trial(fits=fits, status=status, reason=_last_line(reply["reason"]))
 
     @contextmanager

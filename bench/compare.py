@@ -14,7 +14,7 @@ from typing import Literal
 from backends import IMPLEMENTATIONS
 from bench import stats
 from bench.errors import UsageError
-from bench.evidence import CALIBRATION, SMALL_BYTES, Evidence, groups_of, kind_of, reading_order
+from bench.evidence import Evidence, groups_of, is_misread, is_small, kind_of, reading_order
 from bench.floors import Floors
 from bench.hosts import host_differences, session_of
 from bench.longest import Search
@@ -30,7 +30,7 @@ UNDECIDED = 3
 #: What stands for the end of a job that a run was never to measure.
 NOT_PLANNED = "not planned"
 
-#: What a peak may be off by; it matters below `SMALL_BYTES` only.
+#: What a peak may be off by; it matters where `is_small` only.
 _PEAK_ERROR_BYTES = 0.3e6
 
 Word = Literal["slower", "faster", "not slower", "cannot tell"]
@@ -68,7 +68,7 @@ class Row:
     @property
     def small(self) -> bool:
         """Whether a constant error of the method is a share of this peak that matters."""
-        return self.job.measure == "memory" and min(self.old.low, self.new.low) < SMALL_BYTES
+        return self.job.measure == "memory" and is_small(self.job, (self.old.low, self.new.low))
 
     @property
     def verdict(self) -> Word:
@@ -258,9 +258,9 @@ def _row(
     # What takes less memory than the method's error can read as nothing or less: no ratio of that.
     if least > 0:
         ratio = (paired_ratio if paired else unpaired_ratio)(new, old)
-        if job.measure == "memory" and least < SMALL_BYTES:
+        if job.measure == "memory" and is_small(job, [least]):
             floor = _coarser(floor, _PEAK_ERROR_BYTES / least)
-        if any(abs(side.calibration_error) > CALIBRATION for side in (old, new)):
+        if is_misread(old) or is_misread(new):
             floor = replace(floor, missing=True)  # what it reads is not what there was
     rule = next((rule for rule in rules if job.measure in rule.measures), None)
     limit = stats.MARGIN if rule is None else rule.limit

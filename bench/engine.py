@@ -37,7 +37,7 @@ from bench.selection import absent_backends
 from bench.sources import WorkerDied, WorkerHung
 from bench.store import Store
 from bench.sweep import Setting, Sweep
-from bench.watch import Watch
+from bench.watch import Watch, with_memory
 
 #: What has begun may take so many budgets, since estimates err, and is cut off then. One that does
 #: not answer for that share of a budget hangs: it must not take the others' time.
@@ -238,7 +238,7 @@ class Engine:
                     record = capacity(team, job, block, self._sweep, lambda: self._go_on(0.0))
                 else:
                     record = alone(team, job, block, expected)
-            self._keep([record], self._end(setting))
+            self._keep([with_memory(record, watch)], self._end(setting))
             self._advance(job, 1.0)
 
     def _begin(self, setting: Setting) -> Watch | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from backends import IMPLEMENTATIONS
 from backends.api import Case, Kind, Mode
+from backends.devices import is_gpu
 from bench import stats
 from bench.belief import doubt
 from bench.errors import UsageError
@@ -169,6 +170,16 @@ CALIBRATION = 0.05
 
 #: Below this a constant error of the method, 0.2 to 0.3 MB, is a share of a peak that matters.
 SMALL_BYTES = 8e6
+
+
+def is_misread(evidence: Evidence) -> bool:
+    """Whether peaks are of a framework that is not calibrated. On a GPU an allocator counts."""
+    return not is_gpu(evidence.job.case.device) and abs(evidence.calibration_error) > CALIBRATION
+
+
+def is_small(job: Job, peaks: Iterable[float]) -> bool:
+    """Whether the method's error is a share of one of these peaks that matters: on a GPU never."""
+    return not is_gpu(job.case.device) and min(peaks, default=math.inf) < SMALL_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,16 +97,20 @@ class Nvml:
 
     def describe(self, number: int, driver: str) -> Gpu:
         """What it is, as the GPU of this number."""
-        memory = self._told("nvmlDeviceGetMemoryInfo")
         power = self._told("nvmlDeviceGetEnforcedPowerLimit")
         return Gpu(
             device=gpu_name(number),
             name=_text(self._told("nvmlDeviceGetName") or "a GPU without a name"),
             driver=driver,
-            memory_bytes=None if memory is None else int(memory.total),
+            memory_bytes=self.total_bytes(),
             clock_mhz=self._told("nvmlDeviceGetMaxClockInfo", self._nvml.NVML_CLOCK_SM),
             power_limit_w=None if power is None else power / 1e3,
         )
+
+    def total_bytes(self) -> int | None:
+        """All the memory that it has, the driver's own part too."""
+        found = self._told("nvmlDeviceGetMemoryInfo")
+        return None if found is None else int(found.total)
 
     def clock_mhz(self) -> float | None:
         found = self._told("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
@@ -119,6 +123,10 @@ class Nvml:
             for name, why in _SLOWED.items()
         }
         return {why for bit, why in named.items() if bits & bit}
+
+    def used_bytes(self) -> float | None:
+        found = self._told("nvmlDeviceGetMemoryInfo")
+        return None if found is None else float(found.used)
 
     def processes(self) -> set[int] | None:
         found = self._told("nvmlDeviceGetComputeRunningProcesses")
@@ -135,6 +143,18 @@ def watch(device: str) -> Watch | None:
     except pynvml.NVMLError:
         return None
     return None if handle is None else Watch(Nvml(pynvml, handle))
+
+
+def memory_bytes(device: str) -> int | None:
+    """All the memory of the GPU that frameworks call this; None where the driver does not tell."""
+    with _opened() as nvml:
+        if nvml is None:
+            return None
+        try:
+            handle = _handle(nvml, gpu_number(device))
+        except nvml.NVMLError:
+            return None
+        return None if handle is None else Nvml(nvml, handle).total_bytes()
 
 
 def _handle(nvml: ModuleType, number: int) -> Any:

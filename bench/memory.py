@@ -9,6 +9,7 @@ by 0.2 to 0.3 MB, to either side, and what took next to nothing can read as less
 
 On a GPU the framework's allocator counts what its arrays take. What else lies there is not
 in it: the driver's context, libraries and their kernels, and what the allocator holds in reserve.
+The driver's account has that too (`bench.watch`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ import numpy as np
 
 from backends.api import Backend, Unavailable
 from backends.devices import is_gpu
+
+#: The value of a memory job on a GPU that is the peak of the host's memory.
+HOST_PEAK = "host_peak_bytes"
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -115,7 +119,7 @@ def peaks(
     if not is_gpu(device):
         return _named(host)
     told = [peak for peak in on_device if peak is not None]
-    return {"host_peak_bytes": max(host), **(_named(told) if len(told) == len(on_device) else {})}
+    return {HOST_PEAK: max(host), **(_named(told) if len(told) == len(on_device) else {})}
 
 
 def _named(found: Sequence[float]) -> dict[str, float]:

@@ -1,9 +1,14 @@
-"""What a GPU did while it was measured on: its clock, why that was low, who else was there.
+"""What a GPU did while it was measured on: clock, memory, why it was slow, who else was there.
 
 A GPU that is hot, or at its limit of power, runs at a lower clock, and what is timed then is
 another machine. So a thread of the parent, which waits meanwhile, asks the driver for the clock all
 through a turn, and turns of a block below `LOW` of the clock that is usual in this run are set
 aside: all arms lose them together, by the clock and not by the times.
+
+Outside of turns it also asks how much of the GPU's memory is in use, whosever it is. What that rose
+by since the body began, before there was a worker, holds all that a worker takes there: arrays,
+what its allocator keeps in reserve, its context, libraries with their kernels and workspaces. What
+an allocator took it keeps, so that looks now and then see the peak.
 """
 
 from __future__ import annotations
@@ -14,10 +19,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import median
 from typing import Any, Protocol
 
 import psutil
+
+from bench.record import Record, Status
 
 #: A turn whose clock is below this share of the usual one is set aside.
 LOW = 0.75
@@ -29,6 +37,10 @@ EVERY_S = 0.02
 MEET_EVERY = 50
 
 
+#: The value of a memory job on a GPU that is the peak by its driver's account.
+NVML_PEAK = "nvml_peak_bytes"
+
+
 class Driver(Protocol):
     """What a watch asks of one GPU. None: it does not tell."""
 
@@ -37,6 +49,9 @@ class Driver(Protocol):
 
     def slowed(self) -> AbstractSet[str]:
         """Why its clock is lower than it could be, in words."""
+
+    def used_bytes(self) -> float | None:
+        """How much of its memory is in use, by whomever."""
 
     def processes(self) -> AbstractSet[int] | None:
         """Ids of the processes that compute on it."""
@@ -66,6 +81,7 @@ class Watch:
     def begin(self) -> None:
         """A block starts, or starts again: what was seen of it is forgotten."""
         self._clocks: dict[int, list[float]] = defaultdict(list)
+        self._used: list[float] = []
         self._slowed: set[str] = set()
         self._there: set[int] = set()
         self._ours: set[int] = set()
@@ -73,7 +89,12 @@ class Watch:
 
     @contextmanager
     def during(self, turn: int | None) -> Iterator[None]:
-        """Look all through the body, a part of this turn; of None the clock does not count."""
+        """Look all through the body, a part of this turn.
+
+        None is outside of turns: there the clock does not count, and memory does.
+        """
+        if turn is None:
+            self._see_memory()  # before anything in the body takes some
         done = threading.Event()
         looks = threading.Thread(target=self._look_until, args=(done, turn), daemon=True)
         looks.start()
@@ -90,10 +111,26 @@ class Watch:
             clock = self._driver.clock_mhz()
             if clock is not None and turn is not None:
                 self._clocks[turn].append(clock)
+            if turn is None:
+                self._see_memory()
             self._slowed |= self._driver.slowed()
             if done.wait(self._every_s):
                 break
         self._meet()
+
+    def _see_memory(self) -> None:
+        used = self._driver.used_bytes()
+        if used is not None:
+            self._used.append(used)
+
+    def memory_peak(self) -> float | None:
+        """The most that was in use outside of turns, above what was at first [bytes].
+
+        None where the driver does not tell, or somebody else was there: some of it may be theirs.
+        """
+        if not self._used or self._foreign():
+            return None
+        return max(self._used) - self._used[0]
 
     def _meet(self) -> None:
         """Who computes there. Of ours there may be none yet, or none any more."""
@@ -144,3 +181,11 @@ class Watch:
         }
         said = [*noise.get("reasons", ()), *reasons]
         return {**noise, "quiet": not said, "reasons": said, "gpu": gpu}
+
+
+def with_memory(record: Record, watch: Watch | None) -> Record:
+    """A memory job's record with the driver's account of the GPU's memory, where there is one."""
+    peak = None if watch is None else watch.memory_peak()
+    if record.job.measure != "memory" or record.status != Status.OK or peak is None:
+        return record
+    return replace(record, values={**record.values, NVML_PEAK: peak})

@@ -11,13 +11,15 @@ import platform
 import resource
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import backends
 from backends.api import Backend, Case, Unavailable, Unsupported
 from backends.data import make_batch, make_weights
-from bench import limits, measure, memory
+from backends.devices import is_gpu
+from bench import limits, measure, memory, oom
 from bench.beacon import Beacon
 from bench.behaviour import observe
 from bench.expectation import compute_expected, write_expected
@@ -25,13 +27,6 @@ from bench.record import Status
 from bench.subject import Subject, verdict
 
 Reply = dict[str, Any]
-
-#: What frameworks say when memory ran out, besides `MemoryError`.
-_OOM_WORDS = (
-    *("out of memory", "RESOURCE_EXHAUSTED", "not enough memory", "can't allocate memory"),
-    *("Cannot allocate memory", "OOM when allocating", "std::bad_alloc", "failed to map segment"),
-)
-
 
 #: Of a longer reason the ends are kept: where it was raised, and what was said last.
 LONGEST_REASON = 20_000
@@ -44,7 +39,7 @@ def failure(error: BaseException) -> Reply:
         return {"status": Status.UNSUPPORTED, "reason": _cut(str(error) or message)}
     if isinstance(error, Unavailable):
         return {"status": Status.UNAVAILABLE, "reason": _cut(str(error) or message)}
-    if isinstance(error, MemoryError) or any(word in message for word in _OOM_WORDS):
+    if isinstance(error, MemoryError) or oom.ran_out(message):
         return {"status": Status.OOM, "reason": _cut(message.splitlines()[0])}
     return {"status": Status.CRASHED, "reason": _cut("".join(traceback.format_exception(error)))}
 
@@ -183,7 +178,7 @@ class Worker:
     def _probe(self, request: Mapping[str, Any]) -> Reply:
         """Build, load and call once within a limit of memory; what that left must be finite."""
         subject = Subject(self._backend(), request)
-        with limits.enforced(request["limit"]):
+        with _within(request["limit"], self._backend(), subject.case.device):
             subject.build(measure.Stopwatch())
             subject.load()
             out = subject.call()
@@ -234,6 +229,16 @@ class Worker:
     def _recheck(self, request: Mapping[str, Any]) -> Reply:
         """One arm, after it was timed."""
         return verdict(self._subjects[request["arm"]].check_again())
+
+
+def _within(
+    ordered: Mapping[str, Any], backend: Backend, device: str
+) -> AbstractContextManager[None]:
+    """The ordered limit of memory: the host's within the body, a GPU's from now on."""
+    if is_gpu(device):
+        backend.limit(device, ordered["bytes"])
+        return nullcontext()
+    return limits.enforced(ordered)
 
 
 def _switches() -> int:

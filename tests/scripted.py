@@ -6,11 +6,13 @@ that misbehaves what it does, and how its jobs must end.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -223,12 +225,16 @@ FAULTS = (*_COMPUTES, *_DIES, *_HANGS, *_LEAVES, *_SAYS)
 
 
 class ScriptedGpu:
-    """The memory of a GPU: runners of `allocates-on-gpu` take some, and give it back."""
+    """The memory of a GPU: some runners take some, and give it back."""
 
     now = 1e9  # what somebody else's arrays take
     peak = now
+    limit = math.inf
 
     def take(self, size: float) -> None:
+        """Raises what torch does where there is not so much."""
+        if self.now + size > self.limit:
+            raise OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB.")
         self.now += size
         self.peak = max(self.peak, self.now)
 
@@ -237,6 +243,10 @@ class ScriptedGpu:
         if reset:
             self.peak = self.now
         return found
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls it."""
 
 
 GPU = ScriptedGpu()
@@ -255,12 +265,31 @@ class TakesGpuMemory(Scripted):
         return super().forward()
 
 
+class GrowsOnGpu(Scripted):
+    """Takes 1 MB of the GPU for each step of time in every call."""
+
+    def forward(self) -> Any:
+        with self._room():
+            return super().forward()
+
+    def train(self) -> Any:
+        with self._room():
+            return super().train()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        GPU.take(self._case.seq_len * 1e6)
+        yield
+        GPU.take(self._case.seq_len * -1e6)
+
+
 _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "fine": Scripted,
     "fine-too": Scripted,
     "slow": Slow,
     "allocates": Allocates,
     "takes-gpu-memory": TakesGpuMemory,
+    "grows-on-gpu": GrowsOnGpu,
     "segv-alone": lambda case: Alone(case, _SEGV),
     "hangs-alone": lambda case: Alone(case, hang),
     "raises-alone": lambda case: Alone(case, _raise_error),
@@ -291,6 +320,11 @@ class ScriptedBackend:
 
     def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
         return GPU.told(reset=reset) if device in _devices()[1:] else {}
+
+    def limit(self, device: str, limit_bytes: int) -> None:
+        """Beyond what somebody else's arrays take, which is another allocator's."""
+        require_device(self, device)
+        GPU.limit = GPU.now + limit_bytes
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         require_device(self, case.device)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.api import Case
-from bench import capacity, estimate, limits, plan, selection
+from bench import capacity, estimate, gpus, limits, plan, selection
 from bench.capacity import FAILED, LARGEST, LIMIT, Found, Trial, is_close, search
 from bench.cli import main
 from bench.errors import UsageError
@@ -31,9 +32,9 @@ from bench.sampling import Sampling
 from bench.sources import ServerDied, WorkerDied
 from bench.store import Run
 from bench.sweep import Sweep
-from tests import synthetic
+from tests import scripted, synthetic
 from tests.reading import one, plain_report, rows, shown, table
-from tests.scripted_runs import SAMPLING, execute, of, sweep
+from tests.scripted_runs import SAMPLING, execute, of, on_devices, sweep
 
 MB = 1_000_000
 
@@ -412,11 +413,76 @@ def test_where_not_even_one_step_fits(tmp_path: Path) -> None:
     assert record.reason.startswith("T=1: MemoryError: ")
 
 
+# On a GPU, which is scripted: the limit is its allocator's.
+
+
+@pytest.fixture(name="gpu")
+def _gpu(scripted_backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_one_megabyte_a_step_of_a_gpu(tmp_path: Path, mode: str) -> None:
+    record = _found_by_itself(tmp_path, "grows-on-gpu", mode=mode, device="gpu")
+    assert record.status == Status.OK
+    assert record.values == {LARGEST: 63, FAILED: 66, LIMIT: 64 * MB}
+    said = "OutOfMemoryError: CUDA out of memory. Tried to allocate 62.94 MiB."
+    assert record.reason == f"T=66: {said}"
+    assert record.worker["limited_by"] == "scripted's allocator"
+    tried = {trial["seq_len"]: trial["fits"] for trial in record.worker["trials"]}
+    assert list(tried) == [3, 6, 12, 24, 48, 96, 72, 60, 66, 63]
+    assert all(fits is (seq_len <= 64) for seq_len, fits in tried.items())
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_limit_of_a_gpu_is_none_of_the_host(tmp_path: Path) -> None:
+    """1 MB of the host's memory a step, and none of the GPU's."""
+    plan = sweep("grows", memory_limit_bytes=64 * MB)
+    plan = replace(plan, caps={"scripted/grows": {"forward": 200}})
+    record = _found_by_itself(tmp_path, "grows", device="gpu", plan=plan)
+    assert record.values == {LARGEST: 200, LIMIT: 64 * MB}
+
+
+@pytest.mark.usefixtures("gpu")
+def test_host_memory_that_runs_out_says_nothing_of_a_gpu(tmp_path: Path) -> None:
+    record = _found_by_itself(tmp_path, "oom", device="gpu")
+    assert (record.status, record.values) == (Status.OOM, {LIMIT: 64 * MB})
+    assert record.reason.startswith("T=3: MemoryError: ")
+
+
 @pytest.mark.usefixtures("scripted_backend")
-def test_a_case_that_is_not_on_the_host_has_no_limit_there(tmp_path: Path) -> None:
+def test_on_a_gpu_only_what_says_that_it_was_refused_memory_counts() -> None:
+    plan = sweep("fine", memory_limit_bytes=64 * MB)
+    (job,) = plan.jobs("capacity")
+    job = replace(job, case=replace(job.case, device="gpu:1"))
+    for failure in ({"status": "crashed", "reason": TRACEBACK}, WorkerDied("killed by SIGABRT")):
+        team: Any = Refused(failure)
+        record = capacity.capacity(team, job, 0, plan, lambda: None)
+        assert record.values == {LARGEST: 6, LIMIT: 64 * MB}
+    team = Refused({"status": "oom", "reason": "RuntimeError: RESOURCE_EXHAUSTED: no"})
+    found = capacity.capacity(team, job, 0, plan, lambda: None)
+    assert found.values == {LARGEST: 10, FAILED: 11, LIMIT: 64 * MB}
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_a_gpu_that_is_not_there_ends_the_search(tmp_path: Path) -> None:
     record = _found_by_itself(tmp_path, "fine", device="gpu")
-    assert record.status == Status.UNSUPPORTED
-    assert "device gpu" in record.reason
+    assert (record.status, record.values) == (Status.UNAVAILABLE, {LIMIT: 64 * MB})
+    assert "T=3: device gpu: scripted 1 finds no GPU" in record.reason
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_a_run_on_a_gpu_has_its_largest_t_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = sweep("fine", "grows-on-gpu", blocks=1, memory_limit_bytes=8 * MB)
+    plan = replace(plan, caps={"scripted/fine": {"forward": 4}})
+    found = on_devices(tmp_path, plan, monkeypatch, "gpu")
+    (record,) = of(found, "grows-on-gpu", "capacity")
+    assert (record.status, record.values[LARGEST], record.values[FAILED]) == ("ok", 8, 9)
+    (capped,) = of(found, "fine", "capacity")
+    assert capped.values[LARGEST] == 4
 
 
 class Stop(Exception):
@@ -444,10 +510,11 @@ def _found_by_itself(
     mode: str = "forward",
     device: str = "cpu",
     go_on: Callable[[], None] = lambda: None,
+    plan: Sweep | None = None,
     **sampling: Any,
 ) -> Record:
     """A capacity job without the run around it, which would not come to it."""
-    plan = sweep(strategy, mode=mode, memory_limit_bytes=64 * MB, **sampling)
+    plan = plan or sweep(strategy, mode=mode, memory_limit_bytes=64 * MB, **sampling)
     (job,) = plan.jobs("capacity")
     job = replace(job, case=replace(job.case, device=device))
     with Team(
@@ -554,6 +621,26 @@ def test_more_than_the_host_has_is_one_line(capsys: pytest.CaptureFixture[str]) 
     assert run_cli("--memory-limit", "900000G") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "memory-limit 900,000,000M: this host has" in line
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [(81_000 * MB, None), (7_000 * MB, "memory-limit 8,000M: gpu:1 has 7,000M"), (None, None)],
+)
+def test_a_gpu_s_own_memory_bounds_its_limit(
+    told: int | None, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's does not, where no case is on it."""
+    plan = synthetic.sweep()
+    limited = replace(plan.sampling, memory_limit_bytes=8_000 * MB)
+    plan = replace(plan, axes=replace(plan.axes, device=("gpu:1",)), sampling=limited)
+    monkeypatch.setattr(gpus, "memory_bytes", {"gpu:1": told}.get)
+    monkeypatch.setattr(capacity.psutil, "virtual_memory", lambda: SimpleNamespace(total=MB))
+    if said is None:
+        capacity.check_limit(plan)
+        return
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        capacity.check_limit(plan)
 
 
 # Reports.

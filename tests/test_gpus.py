@@ -53,7 +53,8 @@ class Nvml:
         return self._tell("name", ["H200", b"A100"][handle])
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return self._tell("memory", SimpleNamespace(total=(139 - handle) * 2**30))
+        memory = SimpleNamespace(total=(139 - handle) * 2**30, used=(handle + 1) * 1e9)
+        return self._tell("memory", memory)
 
     def nvmlDeviceGetMaxClockInfo(self, handle: int, kind: int) -> Any:
         return self._tell("clock", 1980 + kind)
@@ -89,6 +90,22 @@ def test_what_a_gpu_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> No
     assert (only.memory_bytes, only.clock_mhz, only.power_limit_w) == (None, None, None)
     assert only.words == "a GPU without a name, driver 570.1"
     assert nvml.open == 0
+
+
+def test_the_memory_of_the_gpu_that_frameworks_call_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml()
+    with_nvml(monkeypatch, nvml)
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    assert gpus.memory_bytes("gpu") == 139 * 2**30
+    assert gpus.memory_bytes("gpu:1") == 138 * 2**30
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpus.memory_bytes("gpu") == 138 * 2**30
+    assert gpus.memory_bytes("gpu:1") is None
+    assert nvml.open == 0
+    for silent in (None, Nvml("nvmlInit"), Nvml("handle"), Nvml("memory")):
+        with_nvml(monkeypatch, silent)
+        assert gpus.memory_bytes("gpu") is None
 
 
 @pytest.mark.parametrize("nvml", [None, Nvml("nvmlInit")])

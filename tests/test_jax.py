@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -520,3 +520,96 @@ assert jax.config.jax_platforms is None
 print(*backend.devices())
 """
     assert "cpu" in python(script).split()
+
+
+# --- a limit on a GPU, as XLA is asked for it -----------------------------------------------------
+
+
+class XlaGpu:
+    """A GPU of 8 GiB, of a client that was made with so much of it as the options say then."""
+
+    def __init__(self, told: Callable[[int], int | None] = lambda size: size) -> None:
+        import jax
+
+        options = jax.config.jax_pjrt_client_create_options or {}
+        self._told = told(int(options.get("memory_fraction", 0.75) * 8 * 2**30))
+
+    def memory_stats(self) -> dict[str, int | None]:
+        return {"bytes_limit": self._told}
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Clients with a GPU that are made anew; what was done to them, in its order."""
+    import jax
+
+    from backends.jax import adapter
+
+    done: list[str] = []
+
+    def found() -> dict[str, Any]:
+        done.append("made")
+        return {"cpu": jax.devices("cpu")[0], "gpu": XlaGpu()}
+
+    before = jax.config.jax_pjrt_client_create_options
+    monkeypatch.setattr(adapter, "_found", found)
+    monkeypatch.setattr(adapter, "clear_backends", lambda: done.append("cleared"))
+    yield done
+    jax.config.update("jax_pjrt_client_create_options", before)
+
+
+@pytest.mark.parametrize("limit_bytes", [300_000_000, 2**30, 8 * 2**30])
+def test_xla_s_clients_are_made_again_for_a_limit(clients: list[str], limit_bytes: int) -> None:
+    """One with everything tells how much there is; the last one has the share."""
+    import jax
+
+    from backends.jax.adapter import JaxBackend
+
+    limited = JaxBackend()
+    with pytest.raises(Unavailable, match=r"device gpu:1: JAX .* finds gpu"):
+        limited.limit("gpu:1", limit_bytes)
+    limited.limit("gpu", limit_bytes)
+    assert clients == ["made", "cleared", "made", "cleared", "made"]
+    options = jax.config.jax_pjrt_client_create_options
+    assert options == {"memory_fraction": limit_bytes / (8 * 2**30)}
+    device: Any = limited._devices["gpu"]
+    assert device.memory_stats()["bytes_limit"] == pytest.approx(limit_bytes, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (lambda _: 6 * 2**30, "limited to 6,442,450,944, not 1,073,741,824 bytes"),
+        (lambda _: None, "does not tell its limit"),
+    ],
+    ids=["as before", "not told"],
+)
+@pytest.mark.usefixtures("clients")
+def test_a_limit_that_xla_did_not_take_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, told: Callable[[int], int | None], said: str
+) -> None:
+    from backends.jax import adapter
+
+    monkeypatch.setattr(adapter, "_found", lambda: {"cpu": None, "gpu": XlaGpu(told)})
+    with pytest.raises(RuntimeError, match=said):
+        adapter.JaxBackend().limit("gpu", 2**30)
+
+
+def test_the_option_overrides_what_the_plugin_read_from_the_environment() -> None:
+    """Which it reads once, when it is registered: of a later client the option alone can say."""
+    code = """
+import os
+os.environ["XLA_CLIENT_MEM_FRACTION"] = "0.5"
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+import jax
+from jax._src import xla_bridge
+from jax._src.lib import xla_client
+read = xla_client.generate_pjrt_gpu_plugin_options()
+assert (read["memory_fraction"], read["preallocate"]) == (0.5, False)
+xla_client.pjrt_plugin_initialized = lambda name: True
+xla_client.make_c_api_client = lambda name, options, *_: options
+jax.config.update("jax_pjrt_client_create_options", {"memory_fraction": 0.25})
+made = xla_bridge.make_pjrt_c_api_client("cuda", options=read)
+assert (made["memory_fraction"], made["preallocate"]) == (0.25, False)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,9 +12,11 @@ import pytest
 
 from backends.api import Unavailable
 from bench import memory
-from bench.memory import PeakMeter
+from bench.memory import HOST_PEAK, PeakMeter
 from bench.record import Record
-from bench.report import build
+from bench.report import Report, build
+from bench.store import Run
+from bench.watch import NVML_PEAK
 from tests import synthetic
 from tests.reading import one, plain_report, rows, shown, table
 from tests.scripted_runs import execute, of, sweep
@@ -185,3 +187,60 @@ def test_without_a_compiler_that_says_it_there_is_no_column() -> None:
     assert not [column for column in found.display if "XLA" in column]
     assert "XLA" not in found.caption
     assert found.frame["program_temp_bytes"].isna().all()
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+def _gpu_run(change: synthetic.Change = lambda record: record) -> Run:
+    plan = synthetic.sweep(backend=("jax",))
+    return synthetic.run(replace(plan, axes=replace(plan.axes, device=("gpu",))), change=change)
+
+
+def _on_gpu(values: dict[str, float]) -> Report:
+    """The drawn run on a GPU; memory records have these values too, and a host that misread."""
+
+    def change(record: Record) -> Record:
+        beside = {**record.values, **values, "calibration_error": 0.5}
+        return replace(record, values=beside) if record.job.measure == "memory" else record
+
+    return build([_gpu_run(change)])
+
+
+def test_on_a_gpu_three_peaks_stand_side_by_side() -> None:
+    report = _on_gpu({"peak_bytes": 3e6, HOST_PEAK: 41e6, NVML_PEAK: 512e6})
+    row = {"implementation": "jax/static", "seq_len": 50, "mode": "train"}
+    cells = one(shown(report, "memory", **row))
+    names = ("peak (MB)", "host peak (MB)", "NVML peak (MB)")
+    assert [cells[name] for name in names] == ["3.00", "41.0", "512"]
+    frame = one(rows(report, "memory", **row))
+    assert (frame[HOST_PEAK], frame[NVML_PEAK], frame[f"{NVML_PEAK}_workers"]) == (41e6, 512e6, 2)
+    # An allocator counts: it is neither misread nor too small to be.
+    assert "note" not in cells
+    marks = rows(report, "static-dynamic")[["peak_is_small", "peak_is_uncalibrated"]]
+    assert not marks.to_numpy().any()
+    (plot,) = (plot for plot in report.plots if plot.name == "memory")
+    assert plot.caption.startswith("Peak of the GPU's memory by the framework's allocator, in MB: ")
+    for name in ("memory", "static-dynamic"):
+        assert "GPU" in table(report, name).caption
+        assert "Peak: host memory" not in table(report, name).caption
+        assert "Peak host memory" not in table(report, name).caption
+
+
+def test_what_nobody_told_of_a_gpu_is_a_dash() -> None:
+    report = _on_gpu({HOST_PEAK: 41e6, "peak_bytes": 3e6})
+    assert set(shown(report, "memory")["NVML peak (MB)"]) == {"-"}
+    assert set(rows(report, "memory")[f"{NVML_PEAK}_workers"]) == {0}
+
+
+def test_a_cpu_has_one_peak_and_both_have_their_words() -> None:
+    frame = rows(plain_report(), "memory")
+    assert not [column for column in frame if "host" in column or "nvml" in column]
+    assert "GPU" not in table(plain_report(), "memory").caption
+    both = build([synthetic.run(), _gpu_run()])
+    caption = table(both, "memory").caption
+    assert caption.startswith("Peak host memory above")
+    assert "after the job. On a GPU the peak is of its memory" in caption
+    assert "5 % off); on a GPU, memory of the GPU" in table(both, "static-dynamic").caption
+    frame = rows(both, "memory")
+    assert frame[frame["device"] == "cpu"][HOST_PEAK].isna().all()

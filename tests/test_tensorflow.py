@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -486,6 +487,36 @@ def test_forward_mode_has_no_gradients(build: Any) -> None:
     assert types["BlockLSTMGrad"] == 0
     assert types["AssignSubVariableOp"] == 0
     assert op_types(build(CASE, "fused", "train"))["BlockLSTMGrad"] == 1
+
+
+# --- a limit on a GPU, as TensorFlow is asked for it ----------------------------------------------
+
+
+def test_sessions_and_eager_tensorflow_are_both_limited(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    from backends.tensorflow.adapter import TensorflowBackend
+
+    with pytest.raises(Unavailable, match="device gpu:99: "):
+        backend.limit("gpu:99", 2**30)
+    gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{n}", "GPU") for n in range(3)]
+    logical: dict[Any, Any] = {}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config, "set_logical_device_configuration", logical.__setitem__)
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    limited = TensorflowBackend(1)
+    limited.limit("gpu:1", 300 * 2**20 + 7)
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert logical == {gpus[1]: [tf.config.LogicalDeviceConfiguration(memory_limit=300)]}
+    options = limited._config.gpu_options
+    entries = [list(entry.memory_limit_mb) for entry in options.experimental.virtual_devices]
+    assert entries == [[], [300], []]
+    assert options.allow_growth
+    # A session refuses both at once.
+    assert not options.per_process_gpu_memory_fraction
+    assert not backend._config.gpu_options.experimental.virtual_devices
 
 
 # --- what is refused, what is reported ------------------------------------------------------------

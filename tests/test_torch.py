@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -485,6 +486,25 @@ def test_gpu_is_unavailable_without_one(torch_backend: Backend) -> None:
     assert set(torch_backend.devices()) == {"cpu"}
     with pytest.raises(Unavailable, match=r"finds no GPU; it needs one .*\[gpu-torch\]"):
         torch_backend.build(replace(CASE, device="gpu"), "dynamic", "forward")
+
+
+@pytest.mark.parametrize(("limit_bytes", "share"), [(2 * 2**30, 0.25), (9 * 2**30, 1.0)])
+def test_a_limit_is_a_share_of_the_gpu_that_it_names(
+    torch_backend: Backend, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, share: float
+) -> None:
+    """As torch is asked for it; there is no GPU here."""
+    with pytest.raises(Unavailable, match=r"device gpu:\d\d: "):
+        torch_backend.limit("gpu:99", limit_bytes)
+    asked: list[tuple[float, torch.device]] = []
+    cuda = torch.cuda
+    sizes = {torch.device("cuda", n): SimpleNamespace(total_memory=8 * 2**30 << n) for n in (0, 1)}
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(cuda, "get_device_properties", sizes.__getitem__)
+    monkeypatch.setattr(cuda, "set_per_process_memory_fraction", lambda *what: asked.append(what))
+    torch_backend.limit("gpu", limit_bytes)
+    torch_backend.limit("gpu:1", 4 * 2**30)
+    assert asked == [(share, torch.device("cuda:0")), (0.25, torch.device("cuda:1"))]
 
 
 def test_threads_are_what_was_asked_for(torch_backend: Backend) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 from bench import block, gpus, watch
 from bench.measure import PALINDROMES_PER_TURN
 from bench.store import Run
-from bench.watch import LOW, Watch
+from bench.watch import LOW, NVML_PEAK, Watch
 from tests.scripted_runs import of, on_devices, sweep
 from tests.test_gpus import Nvml
 
@@ -43,17 +46,25 @@ class Gpu:
         *,
         slowed: AbstractSet[str] = frozenset(),
         processes: Callable[[], AbstractSet[int] | None] = lambda: {1},
+        used: Iterable[float | None] = (),
     ) -> None:
+        """`used` are the answers to the first questions for memory, of which 5e9 is the last."""
         self._clocks = itertools.chain(clocks, itertools.repeat(1000.0))
         self._now: float | None = None
         self._begins = True
         self._slowed, self._processes = slowed, processes
+        self._used = itertools.chain(used, itertools.repeat(5e9))
+        self.asked_memory = 0
 
     def clock_mhz(self) -> float | None:
         return self._now
 
     def slowed(self) -> AbstractSet[str]:
         return self._slowed
+
+    def used_bytes(self) -> float | None:
+        self.asked_memory += 1
+        return next(self._used)
 
     def processes(self) -> AbstractSet[int] | None:
         if self._begins:
@@ -139,17 +150,61 @@ def test_the_driver_is_asked_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -
     nvml.nvmlDeviceGetCurrentClocksEventReasons = lambda _handle: 1 | 4 | 64
     nvml.nvmlDeviceGetComputeRunningProcesses = lambda _handle: [type("P", (), {"pid": 5})]
     gpu = gpus.Nvml(nvml, 1)
+    assert gpu.used_bytes() == 2e9
+    assert gpu.total_bytes() == 138 * 2**30
     assert gpu.clock_mhz() == 1979.0
     assert gpu.slowed() == {"power limit", "temperature"}
     assert gpu.processes() == {5}
     for name in ("ClockInfo", "CurrentClocksEventReasons", "ComputeRunningProcesses"):
         setattr(nvml, f"nvmlDeviceGet{name}", lambda *_: nvml._tell("untold", None))
-    nvml.untold = ("untold",)
+    nvml.untold = ("untold", "memory")
     assert (gpu.clock_mhz(), gpu.slowed(), gpu.processes()) == (None, set(), None)
+    assert (gpu.used_bytes(), gpu.total_bytes()) == (None, None)
     monkeypatch.setattr(gpus, "pynvml", None)
     assert gpus.watch("gpu") is None
     monkeypatch.setattr(gpus, "pynvml", Nvml("nvmlInit"))
     assert gpus.watch("gpu") is None
+
+
+def looked_at(gpu: Gpu, looks: int) -> Watch:
+    """Outside of turns, until it was asked for memory so often: once before the body begins."""
+    watch = Watch(gpu, own=lambda: {1}, every_s=0.001)
+    with watch.during(None):
+        while gpu.asked_memory < looks:
+            time.sleep(0.001)
+    return watch
+
+
+@given(st.lists(st.floats(0, 8e9), min_size=1, max_size=6))
+def test_memory_s_peak_is_above_what_was_in_use_at_first(used: list[float]) -> None:
+    used = [*used, 5e9]
+    assert looked_at(Gpu(used=used), len(used)).memory_peak() == max(used) - used[0]
+
+
+def test_what_was_in_use_is_asked_before_the_body_begins() -> None:
+    gpu = Gpu(used=[1e9, 4e9])
+    watch = Watch(gpu, own=lambda: {1}, every_s=0.001)
+    assert watch.memory_peak() is None
+    with patch.object(Watch, "_look_until"), watch.during(None):
+        assert gpu.asked_memory == 1
+    assert watch.memory_peak() == 0.0
+    watch.begin()
+    assert watch.memory_peak() is None
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [Gpu(used=itertools.repeat(None)), Gpu(used=[1e9], processes=lambda: {1, 99})],
+    ids=["not told", "somebody else's too"],
+)
+def test_memory_that_is_not_told_or_not_ours_has_no_peak(gpu: Gpu) -> None:
+    assert looked_at(gpu, 3).memory_peak() is None
+
+
+def test_in_a_turn_nobody_asks_for_memory() -> None:
+    gpu = Gpu()
+    watched(gpu, 3)
+    assert gpu.asked_memory == 0
 
 
 def run_on(gpu: Gpu, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -186,6 +241,30 @@ def test_every_measure_tells_who_else_was_there(
     assert {r.job.measure for r in found.records if r.status == "ok"} == {
         *("steady", "cold", "memory")
     }
+
+
+@pytest.mark.usefixtures("scripted_backend")
+@pytest.mark.parametrize(
+    ("gpu", "peaks"),
+    [
+        # Either job's first look, then others, which last.
+        (Gpu(used=[1e9]), {0.0, 4e9}),
+        (Gpu(used=itertools.repeat(None)), {None}),
+    ],
+)
+def test_memory_jobs_alone_have_the_driver_s_account_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: Gpu, peaks: set[float | None]
+) -> None:
+    monkeypatch.setattr(gpus, "watch", lambda _device: Watch(gpu, own=lambda: {os.getpid(), 1}))
+    monkeypatch.setattr(block, "turns_needed", lambda *_, **__: 1)
+    plan = sweep("fine", "fine-too", blocks=1)
+    plan = replace(plan, sampling=replace(plan.sampling, cold_blocks=0))
+    found = on_devices(tmp_path, plan, monkeypatch, "gpu")
+    ok = [record for record in found.records if record.status == "ok"]
+    told = {r.job.key: r.values.get(NVML_PEAK) for r in ok if r.job.measure == "memory"}
+    assert set(told.values()) == peaks
+    assert not any(NVML_PEAK in r.values for r in ok if r.job.measure != "memory")
+    assert {r.job.measure for r in ok} == {"steady", "memory"}
 
 
 def test_who_comes_after_the_beginning_is_met_and_ours_need_not_be_there_before() -> None:

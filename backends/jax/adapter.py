@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 import jax
+from jax.extend.backend import clear_backends
 
 from backends import install_line
 from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_device, unstaged
@@ -16,6 +17,16 @@ from backends.jax.fused import fused, require_cuda
 from backends.jax.network import LOOPS, looped
 from backends.jax.runner import JaxRunner
 from backends.tf32 import Switch
+
+#: A limit that was taken is the one asked for up to rounding.
+_LIMIT_ERROR = 1e-3
+
+
+def _found() -> dict[str, jax.Device]:
+    """The devices of XLA's clients, which are started where they are not yet."""
+    gpus = [device for device in jax.devices() if device.platform == "gpu"]
+    found = {"cpu": jax.devices("cpu")[0]}
+    return found | {gpu_name(number): device for number, device in enumerate(gpus)}
 
 
 class JaxBackend:
@@ -28,9 +39,7 @@ class JaxBackend:
         # is made with its dtype.
         jax.config.update("jax_enable_x64", True)
         self._tf32 = Switch(_tf32)
-        gpus = [device for device in jax.devices() if device.platform == "gpu"]
-        self._devices = {"cpu": jax.devices("cpu")[0]}
-        self._devices |= {gpu_name(number): device for number, device in enumerate(gpus)}
+        self._devices = _found()
 
     def versions(self) -> Mapping[str, str]:
         return {"jax": version("jax"), "jaxlib": version("jaxlib")}
@@ -57,6 +66,32 @@ class JaxBackend:
         stats = (self._devices[device].memory_stats() or {}) if is_gpu(device) else {}
         names = {"now": "bytes_in_use", "peak": "peak_bytes_in_use"}
         return {name: stats[theirs] for name, theirs in names.items() if theirs in stats}
+
+    def limit(self, device: str, limit_bytes: int) -> None:
+        """XLA's allocator is limited when its client is made, to a share of the GPU's memory.
+
+        `XLA_CLIENT_MEM_FRACTION` is read once, before the first client: too early to ask one how
+        much there is. So clients are made anew, by the option that overrides the variable. Without
+        preallocation they take nothing, and the share is still the most that they take.
+        """
+        require_device(self, device)
+        total = self._restarted(device, 1.0)
+        taken = self._restarted(device, limit_bytes / total)
+        if abs(taken / limit_bytes - 1) > _LIMIT_ERROR:
+            raise RuntimeError(
+                f"XLA's allocator is limited to {taken:,}, not {limit_bytes:,} bytes"
+            )
+
+    def _restarted(self, device: str, share: float) -> int:
+        """Make XLA's clients again, with so much of a GPU's memory; the bytes that this is."""
+        jax.config.update("jax_pjrt_client_create_options", {"memory_fraction": share})
+        self._devices = {}  # nothing holds the earlier client
+        clear_backends()
+        self._devices = _found()
+        told = (self._devices[device].memory_stats() or {}).get("bytes_limit")
+        if told is None:
+            raise RuntimeError("XLA's allocator does not tell its limit")
+        return int(told)
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)

@@ -103,6 +103,10 @@ class NumpyBackend:
     def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
         return {}
 
+    def limit(self, device: str, limit_bytes: int) -> None:
+        """There is no GPU to limit: `Unavailable`."""
+        require_device(self, device)
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -86,6 +87,12 @@ _FUNCTIONS = {
 }
 
 
+#: TensorFlow counts the memory of logical devices in whole ones of these.
+_MEBIBYTE = 2**20
+
+_VirtualDevices = tf.compat.v1.GPUOptions.Experimental.VirtualDevices
+
+
 class TensorflowBackend:
     """TensorFlow in this process, its two thread pools of `threads` each."""
 
@@ -131,6 +138,24 @@ class TensorflowBackend:
         if reset:
             tf.config.experimental.reset_memory_stats(name)
         return {"now": stats["current"], "peak": stats["peak"]}
+
+    def limit(self, device: str, limit_bytes: int) -> None:
+        """The GPU becomes a logical one of that size, for sessions and for eager TensorFlow.
+
+        Whichever of the two comes first makes the allocator that both use. Eager TensorFlow lets no
+        logical GPU grow, and would take all of it at once; the variable lets it.
+        """
+        require_device(self, device)
+        os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+        gpus = tf.config.list_physical_devices("GPU")
+        chosen, size = gpus[gpu_number(device)], limit_bytes // _MEBIBYTE
+        tf.config.set_logical_device_configuration(
+            chosen, [tf.config.LogicalDeviceConfiguration(memory_limit=size)]
+        )
+        # One entry a GPU; an empty one leaves its GPU whole.
+        self._config.gpu_options.experimental.virtual_devices.extend(
+            _VirtualDevices(memory_limit_mb=[size] if gpu == chosen else []) for gpu in gpus
+        )
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from backends.api import Array, Case, LayerWeights, Weights
-from backends.layout import Fused, Layout, pack, unpack
+from backends.layout import Fused, Layout, biased, pack, unpack
 from backends.spec import Lstm, Residual
 from backends.stack import Layer, layers, rows, weight_layers
 from backends.tensorflow.blockcells import op_clip
@@ -161,20 +160,11 @@ class BlockLstmV2(BlockLstm):
             return tf.raw_ops.BlockLSTMV2(**inputs)
 
     def pack_layer(self, layer: Layer, weights: LayerWeights) -> dict[str, Array]:
-        return super().pack_layer(
-            layer,
-            {
-                **weights,
-                "b_f": weights["b_f"] + np.asarray(layer.forget_bias, weights["b_f"].dtype),
-            },
-        )
+        return super().pack_layer(layer, biased(layer, weights))
 
     def unpack_layer(self, layer: Layer, arrays: Mapping[str, Array]) -> LayerWeights:
         weights = super().unpack_layer(layer, arrays)
-        return {
-            **weights,
-            "b_f": weights["b_f"] - np.asarray(layer.forget_bias, weights["b_f"].dtype),
-        }
+        return biased(layer, weights, times=-1)
 
 
 _V2_GRADIENT = "BlockLSTMV2OfItsGates"

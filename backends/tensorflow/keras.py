@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from backends.api import Array, Case, LayerWeights, Weights
-from backends.layout import Fused
+from backends.layout import Fused, biased
 from backends.spec import GruResetAfter, Lstm, Residual, Rnn
 from backends.stack import Layer, rows, weight_layers
 from backends.tensorflow.network import StateTensors, Tensor, reversed_in_place
@@ -136,7 +136,7 @@ def _pack_layer(layer: Layer, given: LayerWeights) -> list[Array]:
     """Kernel [I, G H], recurrent kernel [H, G H] and bias."""
     blocks, gates = dict(given), _gates(layer)
     if isinstance(layer.cell, Lstm):
-        blocks["b_f"] = blocks["b_f"] + np.asarray(layer.forget_bias, blocks["b_f"].dtype)
+        blocks = biased(layer, blocks)
     kernel, recurrent, bias = (Fused((kind,), gates).pack(blocks) for kind in ("W", "U", "b"))
     if isinstance(layer.cell, GruResetAfter):
         inner = np.zeros_like(bias)
@@ -156,7 +156,7 @@ def _unpack_layer(layer: Layer, kernel: Array, recurrent: Array, bias: Array) ->
     for kind, value in (("W", kernel), ("U", recurrent), ("b", bias)):
         blocks |= Fused((kind,), gates).unpack(value, layer.blocks)
     if isinstance(layer.cell, Lstm):
-        blocks["b_f"] = blocks["b_f"] - np.asarray(layer.forget_bias, blocks["b_f"].dtype)
+        blocks = biased(layer, blocks, times=-1)
     return {name: blocks[name] for name in layer.blocks}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from backends.api import Array, Batch, Case, LayerWeights, Native, Weights
+from backends.layout import biased
 from backends.native import TENSORFLOW_ORDER, TORCH_ORDER, plain_lstm, side_by_side
 from backends.spec import BasicLstm
 from backends.stack import Layer
@@ -57,10 +58,10 @@ def _keras_lstm(
     layer: Layer, dtype: str, x: Array, blocks: LayerWeights, gates: tuple[str, ...]
 ) -> Array:
     """keras.layers.LSTM, which has no forget bias beside its bias."""
-    biased = {**blocks, "b_f": blocks["b_f"] + np.asarray(layer.forget_bias, dtype)}
     lstm: Any = keras.layers.LSTM(layer.hidden, return_sequences=True, use_cudnn=False, dtype=dtype)
     lstm.build(x.shape)
-    lstm.set_weights([side_by_side(kind, biased, gates) for kind in ("W", "U", "b")])
+    given = biased(layer, blocks)
+    lstm.set_weights([side_by_side(kind, given, gates) for kind in ("W", "U", "b")])
     return np.array(lstm(x))
 
 

@@ -87,6 +87,16 @@ class TorchBackend:
             torch.cuda.reset_peak_memory_stats(place)
         return found
 
+    def limit(self, device: str, limit_bytes: int) -> None:
+        """The caching allocator's limit is a share of the GPU, and on what it keeps in reserve too.
+
+        cuDNN's and cuBLAS's workspaces are of that allocator.
+        """
+        require_device(self, device)
+        place = _device(device)
+        total = torch.cuda.get_device_properties(place).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), place)
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

@@ -6,10 +6,10 @@ whether torch reads them so.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from backends.api import Array, Batch, Case, LayerWeights, Native, Weights
+from backends.layout import biased
 from backends.native import TENSORFLOW_ORDER, TORCH_ORDER, plain_lstm, side_by_side
 from backends.stack import Layer
 from backends.torch.runner import DTYPES, from_host, to_host
@@ -20,8 +20,7 @@ def native(case: Case, strategy: str, weights: Weights, batch: Batch) -> Native 
     layer = plain_lstm(case)
     if layer is None or strategy != "fused":
         return None
-    blocks = dict(weights[layer.weights])
-    blocks["b_f"] = blocks["b_f"] + np.asarray(layer.forget_bias, case.dtype)
+    blocks = biased(layer, weights[layer.weights])
     return Native(
         own_order=_outputs(layer, case.dtype, batch.x, blocks, TORCH_ORDER, "bias_ih_l0"),
         other_order=_outputs(layer, case.dtype, batch.x, blocks, TENSORFLOW_ORDER, "bias_ih_l0"),

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from backends.api import Case
-from backends.devices import is_gpu
 from bench import pairing, stats
 from bench.claims.question import Question, planned, tested
-from bench.evidence import CALIBRATION, SMALL_BYTES, Evidence, Group
+from bench.evidence import Evidence, Group, is_misread, is_small
 from bench.floors import INTERFERENCE, alone_change
 from bench.pairs import Pair, declared
 from bench.record import Measure
@@ -95,15 +94,13 @@ def peak_question(
     statement: Statement,
     limit: float = 1.0,
 ) -> Question:
-    """The same about peak host memory. What is too small to be read well gets no answer."""
+    """The same about peak memory. What is too small to be read well gets no answer."""
     jobs = [group.get(name, "memory") for name in (a, b)]
     question = Question(run=group.run, where=place, rows=(a, b))
     peaks = [job.values("peak_bytes") for job in jobs]
-    # An allocator on a GPU counts, and is off by nothing.
-    on_host = not is_gpu(group.case.device)
-    if on_host and any(abs(job.calibration_error) > CALIBRATION for job in jobs):
+    if any(map(is_misread, jobs)):
         return replace(question, reason="a known allocation was read more than 5 % off")
-    if on_host and any(value < SMALL_BYTES for peak in peaks for value in peak.values()):
+    if any(is_small(job.job, peak.values()) for job, peak in zip(jobs, peaks, strict=True)):
         small = "below 8 MB, where the method's constant error of 0.2 to 0.3 MB rules"
         return replace(question, reason=small, excused=True)
     part = Hypothesis(

@@ -27,9 +27,10 @@ from bench.errors import UsageError
 from bench.evidence import Group, groups_of, reading_order
 from bench.format import plain
 from bench.report import claims_markdown, files, terminal
-from bench.report.checks import memory, outputs
+from bench.report.checks import outputs
 from bench.report.instrument import identical
 from bench.report.latency import latency
+from bench.report.memory import memory
 from bench.report.model import Layout, Report, RunSummary, Table
 from bench.report.pairs import static_dynamic
 from bench.report.plots import plots

@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from bench import capacity, stats
 from bench import format as fmt
-from bench.evidence import CALIBRATION, SMALL_BYTES, Group
+from bench.evidence import Group, is_misread, is_small
 from bench.pairs import Pair, declared
 from bench.record import MEASURES, TO_FIRST, Status
 from bench.report.model import Footnotes, Layout, Table
-from bench.report.rows import MARGIN, ends, identity, intervals, level, over_blocks, ratio_columns
+from bench.report.rows import (
+    MARGIN,
+    by_device,
+    ends,
+    identity,
+    intervals,
+    level,
+    over_blocks,
+    ratio_columns,
+)
 
 _CAPTION = """\
 a / b is what the first strategy takes over what the second takes: above 1 the first (mostly the \
 static one) is slower or larger. Ratios are paired within blocks and have the {level} t-interval \
 over blocks; one block has none. Steady: a call after warm-up. First result: build, load and \
-first call in a fresh process. Peak: host memory above the imported framework (small: a side is \
-below 8 MB, where a constant error of 0.2-0.3 MB rules; not calibrated: a known allocation was \
-read more than 5 % off). Verdict: the first one's steady time; faster or slower where the \
-interval excludes 1 and the effect is above the A/A floor, 1 % or more, and a wide one by the \
-margin; else equivalent where it was shown to be less than {margin} either way, and else one \
-cannot tell; with a drift where the second half of the blocks had another ratio than the first, \
-by more than 2 %. Break-even: calls after which the one with the sooner first result has lost its \
-lead, to two digits; "never (a)", "never (b)": that one leads in both. Static strategies come \
-first, then other variants. Intervals are not widened for the number of rows."""
+first call in a fresh process. Peak: {peak}. Verdict: the first one's steady time; faster or \
+slower where the interval excludes 1 and the effect is above the A/A floor, 1 % or more, and a \
+wide one by the margin; else equivalent where it was shown to be less than {margin} either way, \
+and else one cannot tell; with a drift where the second half of the blocks had another ratio than \
+the first, by more than 2 %. Break-even: calls after which the one with the sooner first result \
+has lost its lead, to two digits; "never (a)", "never (b)": that one leads in both. Static \
+strategies come first, then other variants. Intervals are not widened for the number of rows."""
+
+_HOST_PEAK = """\
+host memory above the imported framework (small: a side is below 8 MB, where a constant error of \
+0.2-0.3 MB rules; not calibrated: a known allocation was read more than 5 % off)"""
+
+_GPU_PEAK = "memory of the GPU, as the framework's allocator counts it"
 
 _CAPACITY_CAPTION = """\
  Largest T, of a / of b: the longest sequence with which a call, or a training step, ran within \
-that much memory above the imported framework; to 5 %, and as "at least" where something else \
-ended the search. It stands in the rows of the shortest T, with which the search began."""
+that much memory {memory}; to 5 %, and as "at least" where something else ended the search. \
+It stands in the rows of the shortest T, with which the search began."""
+
+_HOST_LIMIT = "above the imported framework"
+
+_GPU_LIMIT = "taken by the framework's allocator there"
 
 #: What a capacity record holds -> what the column of either side is called.
 _CAPACITY_COLUMNS = (capacity.LARGEST, capacity.FAILED, capacity.LIMIT)
@@ -76,8 +93,7 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
     return Table(
         name="static-dynamic",
         title="Static against dynamic",
-        caption=_CAPTION.format(level=level(groups), margin=MARGIN)
-        + (_CAPACITY_CAPTION if looked_for else ""),
+        caption=_caption(groups, frame["device"], looked_for=looked_for),
         frame=frame,
         display=display,
         heads=layout.heads(),
@@ -89,6 +105,16 @@ def static_dynamic(groups: Sequence[Group], layout: Layout) -> Table | None:
             "verdict",
         ),
     )
+
+
+def _caption(groups: Sequence[Group], devices: Iterable[str], *, looked_for: bool) -> str:
+    devices = set(devices)
+    peak = by_device(devices, _HOST_PEAK, _GPU_PEAK, "; on a GPU, ")
+    said = _CAPTION.format(level=level(groups), margin=MARGIN, peak=peak)
+    if looked_for:
+        memory = by_device(devices, _HOST_LIMIT, _GPU_LIMIT, ", or on a GPU ")
+        said += _CAPACITY_CAPTION.format(memory=memory)
+    return said
 
 
 def _largest_header(frame: pd.DataFrame) -> str:
@@ -127,7 +153,7 @@ def _verdicts(frame: pd.DataFrame) -> list[str]:
 def _row(group: Group, pair: Pair) -> dict[str, object]:
     ratios = _ratios(group, pair)
     floor, drift = group.floors.within(pair.backend, group.mode, "steady"), _drift(group, pair)
-    peaks = [group.get(name, "memory").values("peak_bytes") for name in (pair.a, pair.b)]
+    memory = [group.get(name, "memory") for name in (pair.a, pair.b)]
     return {
         **identity(group, pair.a),
         "against": pair.b,
@@ -139,11 +165,8 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
         **ratio_columns("drift", drift),
         "drifts": stats.judge(drift, stats.DRIFT) != "cannot tell",
         **_capacities(group, pair),
-        "peak_is_uncalibrated": any(
-            abs(group.get(name, "memory").calibration_error) > CALIBRATION
-            for name in (pair.a, pair.b)
-        ),
-        "peak_is_small": any(min(peak.values(), default=math.inf) < SMALL_BYTES for peak in peaks),
+        "peak_is_uncalibrated": any(map(is_misread, memory)),
+        "peak_is_small": any(is_small(j.job, j.values("peak_bytes").values()) for j in memory),
         **_break_even(group, pair, ratios),
         **{
             column: value

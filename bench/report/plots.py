@@ -12,6 +12,7 @@ from backends.api import Case
 from bench import format as fmt
 from bench.report.gradients import decay
 from bench.report.model import LETTERS, Layout, Plot, Table
+from bench.report.rows import by_device
 from bench.store import Run
 
 #: What tells rows of a plot apart, besides the implementation.
@@ -26,7 +27,10 @@ blocks; the band is the interval of the table Latency. 100 % is as fast as the p
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A line plot: a column of a table times `scale` against T, with its range or interval."""
+    """A line plot: a column of a table times `scale` against T, with its range or interval.
+
+    `gpu_caption` is what is said instead of marks on a GPU.
+    """
 
     name: str
     title: str
@@ -35,6 +39,7 @@ class _Line:
     scale: float
     y: str
     caption: str
+    gpu_caption: str | None = None
     log_y: bool = True
 
 
@@ -74,6 +79,7 @@ _LINES = (
         scale=1e-6,
         y="peak (MB)",
         caption=f"Peak of host memory above the imported framework, in MB: {_BAND}.",
+        gpu_caption=f"Peak of the GPU's memory by the framework's allocator, in MB: {_BAND}.",
     ),
     _Line(
         name="limit-share",
@@ -139,7 +145,7 @@ def _lines(frame: pd.DataFrame, layout: Layout, line: _Line) -> Plot | None:
     return Plot(
         name=line.name,
         title=line.title,
-        caption=line.caption,
+        caption=by_device(marks["device"], line.caption, line.gpu_caption or line.caption),
         kind="lines",
         x="T",
         y=line.y,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 import pandas as pd
 
 from backends.api import Case
+from backends.devices import is_gpu
 from bench import format as fmt
 from bench import stats
 from bench.evidence import Group, Outcome
@@ -28,6 +29,14 @@ def identity(group: Group, implementation: str) -> dict[str, object]:
         "mode": group.mode,
         "implementation": implementation,
     }
+
+
+def by_device(devices: Iterable[str], host: str, gpu: str, between: str = " ") -> str:
+    """What is said of rows on these devices: the host's words, a GPU's, or both."""
+    on_gpu = {is_gpu(device) for device in devices}
+    if on_gpu == {True}:
+        return gpu
+    return f"{host}{between}{gpu}" if True in on_gpu else host
 
 
 def ends(outcomes: Mapping[str, Outcome]) -> dict[str, object]:
