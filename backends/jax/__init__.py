@@ -57,6 +57,16 @@ INFO = BackendInfo(
             title="lax.while_loop that ends with the longest sequence",
             against="dynamic",
         ),
+        Strategy(
+            name="products",
+            kind="limit",
+            title="the case's matrix products alone, in loops under jit (on a GPU)",
+        ),
+        Strategy(
+            name="launches",
+            kind="launches",
+            title="a loop under jit that adds to one element: the floor of loops on a GPU",
+        ),
     ),
     refusal=refusal,
 )

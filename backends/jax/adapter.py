@@ -12,6 +12,7 @@ from backends import install_line
 from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_device, unstaged
 from backends.devices import gpu_name, is_gpu, lacks_gpu
 from backends.jax import INFO
+from backends.jax.limit import BARE
 from backends.jax.network import LOOPS
 from backends.jax.runner import JaxRunner
 
@@ -59,7 +60,10 @@ class JaxBackend:
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)
-        return JaxRunner(case, LOOPS[strategy], mode, self._devices[case.device], stage)
+        device = self._devices[case.device]
+        if strategy in BARE:
+            return BARE[strategy](case, mode, device, stage)
+        return JaxRunner(case, LOOPS[strategy], mode, device, stage)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
         """JAX has no LSTM of its own."""

@@ -28,6 +28,7 @@ from backends.tensorflow.cells import make_cell
 from backends.tensorflow.function import FunctionRunner
 from backends.tensorflow.graph import GraphRunner
 from backends.tensorflow.keras import KerasStack
+from backends.tensorflow.limit import BARE
 from backends.tensorflow.native import native
 from backends.tensorflow.network import Network
 from backends.tensorflow.rnn import (
@@ -126,6 +127,8 @@ class TensorflowBackend:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)
         device = f"/gpu:{gpu_number(case.device)}" if is_gpu(case.device) else "/cpu:0"
+        if strategy in BARE:
+            return BARE[strategy](case, mode, stage, device=device, config=self._config)
         if strategy in _GRAPHS:
             return _GRAPHS[strategy](case, mode, stage, device=device, config=self._config)
         return _FUNCTIONS[strategy](case, mode, stage, device=device)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from backends.api import Case, Mode
+from backends.bare import refused_launches, refused_products
 from backends.spec import Cell, Dropout, Gru, GruResetAfter, Lstm, Residual, Rnn
 from backends.stack import layers
 from backends.tensorflow.blocksupport import block_cell_refusal, block_lstm_refusal
@@ -56,4 +57,6 @@ _RULES: dict[str, Refusal] = {
     "fused-v2": partial(block_lstm_refusal, "BlockLSTMV2"),
     "keras": _keras,
     "keras-unrolled": _keras,
+    "products": lambda case, _mode: refused_products(case),
+    "launches": lambda case, _mode: refused_launches(case),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.api import Case, Mode
+from backends.bare import refused_launches
 from backends.spec import (
     Attention,
     BidirectionalGrid,
@@ -25,6 +26,8 @@ from backends.stack import layers
 
 def refusal(strategy: str, case: Case, _mode: Mode) -> str | None:
     """Why a strategy cannot express a case: the hand-written loop does any, torch.nn few."""
+    if strategy == "launches":
+        return refused_launches(case)
     if strategy not in ("fused", "packed"):
         return None
     for layer in layers(case):
