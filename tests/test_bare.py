@@ -34,6 +34,8 @@ from backends.stack import layers
 from bench import selection
 from bench.axes import RIDING
 from bench.conftest import narrowed
+from bench.estimate import job_seconds
+from bench.record import Job
 from tests.support import cases
 
 CASE = Case(cell="lstm", seq_len=5, batch=4, inputs=3, hidden=6, layers=2)
@@ -117,6 +119,18 @@ def test_what_rides_along_is_in_no_job_of_a_cpu_and_in_every_block_of_a_gpu() ->
     # Whoever wants the floor of a framework wants that framework.
     floor = [job for job in once if job.implementation in ("jax/launches", "torch/dynamic")]
     assert set(narrowed(sweep, floor).axes.backend) == {"jax", "torch"}
+
+
+def test_a_launch_takes_as_long_whatever_the_case_is_but_for_its_steps() -> None:
+    sampling = selection.select("smoke", {}).sampling
+
+    def estimated(**change: Any) -> float:
+        case = replace(CASE, device="gpu", **change)
+        job = Job(implementation="jax/launches", case=case, mode="train", measure="steady")
+        return job_seconds(job, sampling)
+
+    assert estimated(hidden=4096, batch=64) == estimated()
+    assert estimated(seq_len=5000) > estimated()
 
 
 def test_what_rides_along_is_no_backend_s_choice() -> None:

@@ -16,6 +16,7 @@ from bench.evidence import groups_of
 from bench.memory import peaks
 from bench.record import Status
 from bench.report import build
+from tests.reading import table
 from tests.scripted_runs import missing, of, on_devices, sweep
 
 CASE = Case(cell="lstm", seq_len=2, batch=1, inputs=1, hidden=1)
@@ -141,5 +142,10 @@ def test_the_floor_of_launches_rides_along_on_gpus_only(
     assert on_gpu.limit() == "scripted/products"
     assert missing(replace(plan, axes=replace(plan.axes, device=("cpu", "gpu"))), found) == []
     report = build([found])
-    (ranking,) = (t for t in report.tables if t.name == "ranking")
+    latency = table(report, "latency").display
+    floor = latency[latency["implementation"].str.startswith("scripted/launches")]
+    assert list(floor["implementation"]) == ["scripted/launches (floor of step-by-step loops)"]
+    assert float(floor["share of launches (%)"].iloc[0].partition(" ")[0]) == 100
+    assert "CUDA graph" in table(report, "latency").caption
+    ranking = table(report, "ranking")
     assert set(ranking.frame["implementation"]) == {"scripted/fine", "scripted/fine-too"}

@@ -38,7 +38,7 @@ def executed(program: str, pattern: str) -> int:
     @cache
     def within(computation: str) -> int:
         found = 0
-        for line in computations[computation]:
+        for line in computations.get(computation, ()):
             known = _STEPS.search(line)
             rounds = int(known[1]) if known else 1
             found += re.search(pattern, line) is not None
