@@ -36,8 +36,9 @@ Mode = Literal["forward", "train"]
 Direction = Literal["forward", "bidirectional", "two-stacks"]
 
 #: How time is carried. Every strategy of every backend is a variant of one of the first three;
-#: `limit` marks the bare matrix products of a case and `oracle` the float64 reference.
-Kind = Literal["static", "dynamic", "fused", "limit", "oracle"]
+#: `limit` marks the bare matrix products of a case, `launches` as many kernels that do next to
+#: nothing as its steps are, and `oracle` the float64 reference.
+Kind = Literal["static", "dynamic", "fused", "limit", "launches", "oracle"]
 
 CELL_NAMES: tuple[str, ...] = tuple(CELLS)
 MODES: tuple[Mode, ...] = get_args(Mode)

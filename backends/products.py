@@ -7,12 +7,13 @@ zeros in a step; those that there are do it.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from backends.api import Batch, Case, Mode, Output, Unsupported, Weights
+from backends.api import Case, Mode
+from backends.bare import BareRunner
 from backends.stack import Layer, layers
 
 
@@ -69,6 +70,10 @@ def flops(case: Case, mode: Mode) -> int:
     return sum(product.flops for product in products(case, mode))
 
 
+#: What begins the reason for which there are no results of the products.
+LIMIT = "products: the limit"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ops:
     """What `ProductsRunner` needs of a library: an array of a shape, and a product into `out`."""
@@ -78,8 +83,10 @@ class Ops:
     sync: Callable[[], None]
 
 
-class ProductsRunner:
-    """Does a case's matrix products and nothing else; it has no outputs to fetch."""
+class ProductsRunner(BareRunner):
+    """Does a case's matrix products and nothing else."""
+
+    what = LIMIT
 
     def __init__(self, case: Case, mode: Mode, ops: Ops) -> None:
         self._ops = ops
@@ -93,38 +100,14 @@ class ProductsRunner:
             for p in products(case, mode)
         ]
 
-    def load(self, weights: Weights) -> None:
-        """The products take no particular weights: their time does not depend on the values."""
-
-    def bind(self, batch: Batch) -> None:
-        """See `load`."""
-
-    def feed(self, batch: Batch) -> None:
-        """See `load`."""
-
     def forward(self) -> None:
         matmul = self._ops.matmul
         for a, b, out, count in self._steps:
             for _ in range(count):
                 matmul(a, b, out)
 
-    def train(self) -> None:
-        self.forward()
-
     def sync(self, out: object) -> None:
         self._ops.sync()
-
-    def fetch(self, out: object) -> Output:
-        raise Unsupported("products: the limit has no outputs")
-
-    def fetch_loss(self, out: object) -> float:
-        raise Unsupported("products: the limit has no loss")
-
-    def weights(self) -> Weights:
-        raise Unsupported("products: the limit has no weights")
-
-    def program_size(self) -> Mapping[str, int]:
-        return {}
 
     def close(self) -> None:
         self._steps = []

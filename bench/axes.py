@@ -26,8 +26,12 @@ from backends.devices import ALLOWED, is_device
 from bench import strict
 from bench.errors import UsageError, choose
 
-#: Kinds that a sweep compares; `limit` rides along in every block.
+#: Kinds that a sweep compares.
 RANKED: tuple[Kind, ...] = ("static", "dynamic", "fused")
+
+#: Kinds that ride along in blocks, to hold the others against: no implementations, never ranked,
+#: gated or judged. They have no outputs.
+RIDING: tuple[Kind, ...] = ("limit", "launches")
 
 _WORDS: Mapping[str, Sequence[str]] = {
     "cell": CELL_NAMES,

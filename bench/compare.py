@@ -14,7 +14,7 @@ from typing import Literal
 from backends import IMPLEMENTATIONS
 from bench import stats
 from bench.errors import UsageError
-from bench.evidence import Evidence, groups_of, is_misread, is_small, kind_of, reading_order
+from bench.evidence import Evidence, groups_of, is_misread, is_small, reading_order, rides_along
 from bench.floors import Floors
 from bench.hosts import host_differences, session_of
 from bench.longest import Search
@@ -272,8 +272,8 @@ def _row(
         ratio=ratio,
         floor=floor,
         limit=limit,
-        # A limit is no implementation: nobody waits for bare matrix products.
-        gated=rule is not None and kind_of(job.implementation) != "limit",
+        # Nobody waits for bare matrix products or launches.
+        gated=rule is not None and not rides_along(job.implementation),
         p=ratio.p_value(1 + limit) if ratio is not None and above else 1.0,
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from backends import IMPLEMENTATIONS
 from bench import machine, run
-from bench.axes import CASE_AXES, RANKED, Axes
+from bench.axes import CASE_AXES, RANKED, RIDING, Axes
 from bench.errors import UsageError
 from bench.evidence import Evidence
 from bench.export import evidence_of, not_replayed, parameters
@@ -84,11 +84,11 @@ def narrowed(sweep: Sweep, jobs: Sequence[Job]) -> Sweep:
     """The sweep with only the axis values that the jobs have: no less than the jobs."""
     entries = [IMPLEMENTATIONS[job.implementation] for job in jobs]
     ranked = [entry for entry in entries if entry.kind in RANKED]
-    # A framework's limit rides along with the framework only; NumPy's always does.
-    limits = [entry for entry in entries if entry.kind == "limit" and entry.backend != "reference"]
+    # What rides along does so with its framework only; NumPy's products always do.
+    riders = [entry for entry in entries if entry.kind in RIDING and entry.backend != "reference"]
     common: dict[str, Sequence[Any]] = {
         "mode": [job.mode for job in jobs],
-        "backend": [entry.backend for entry in (ranked + limits if ranked else ranked)],
+        "backend": [entry.backend for entry in (ranked + riders if ranked else ranked)],
         "strategy": [entry.strategy.name for entry in ranked],
     }
     left = [job.case for job in jobs]
@@ -137,7 +137,7 @@ def job_evidence(evidence: dict[Job, Evidence], job: Job) -> Evidence:
 
 @pytest.fixture
 def memory_evidence(evidence: dict[Job, Evidence], job: Job) -> Evidence | None:
-    """The memory job beside this one; a limit has none."""
+    """The memory job beside this one; what rides along has none."""
     return evidence.get(replace(job, measure="memory"))
 
 

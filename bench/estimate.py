@@ -65,6 +65,7 @@ _DEFAULTS: Mapping[Kind, Cost] = {
     "dynamic": Cost(build_s=0.5, build_step_s=0.0, step_s=4e-5),
     "fused": Cost(build_s=0.2, build_step_s=0.0, step_s=1e-5),
     "limit": Cost(build_s=0.05, build_step_s=0.0, step_s=5e-6),
+    "launches": Cost(build_s=0.2, build_step_s=0.0, step_s=1e-5),
     "oracle": Cost(build_s=0.0, build_step_s=0.0, step_s=5e-4),
 }
 
@@ -76,6 +77,7 @@ _COSTS: Mapping[str, Cost] = {
     "tensorflow/keras": Cost(build_s=0.4, build_step_s=0.0, step_s=1.1e-4),
     "tensorflow/keras-unrolled": Cost(build_s=0.3, build_step_s=1.5e-2, step_s=8e-5),
     "tensorflow/xla": Cost(build_s=1.0, build_step_s=0.0, step_s=6e-5),
+    "tensorflow/products": Cost(build_s=0.1, build_step_s=1e-4, step_s=5e-6),
     "torch/static": Cost(build_s=10.0, build_step_s=0.5, step_s=5e-5),
     "torch/traced": Cost(build_s=0.1, build_step_s=5e-3, step_s=8e-5),
     # Four of torch/dynamic's calls to build, and a guess: no GPU has been measured.
@@ -93,6 +95,7 @@ _COSTS: Mapping[str, Cost] = {
     "jax/fori": Cost(build_s=0.7, build_step_s=0.0, step_s=2e-5),
     "jax/while": Cost(build_s=0.7, build_step_s=0.0, step_s=2e-5),
     "jax/fused": Cost(build_s=0.7, build_step_s=0.0, step_s=1e-5),
+    "jax/products": Cost(build_s=0.7, build_step_s=0.0, step_s=5e-6),
 }
 
 
@@ -164,7 +167,9 @@ def _call_seconds(job: Job) -> float:
     case = job.case
     factor = TRAIN if job.mode == "train" else 1.0
     steps = case.seq_len * _steps(case)
-    return flops(case, job.mode) * FLOP_S + factor * _cost(job).step_s * steps
+    bare = IMPLEMENTATIONS[job.implementation].kind == "launches"
+    products_s = 0.0 if bare else flops(case, job.mode) * FLOP_S
+    return products_s + factor * _cost(job).step_s * steps
 
 
 def _steps(case: Case) -> int:

@@ -14,6 +14,7 @@ from backends import IMPLEMENTATIONS
 from backends.api import Case, Kind, Mode
 from backends.devices import is_gpu
 from bench import stats
+from bench.axes import RIDING
 from bench.belief import doubt
 from bench.errors import UsageError
 from bench.floors import Floors, steady_blocks
@@ -258,6 +259,19 @@ class Group:
             if kind_of(name) == "limit" and self.get(name, "steady").steady is not None:
                 return name
         return None
+
+    def launches(self, backend: str) -> str | None:
+        """The floor of a backend's loops that launch a kernel for each step, where it is known."""
+        for name in self.implementations("steady"):
+            job = self.get(name, "steady")
+            if kind_of(name) == "launches" and job.job.backend == backend and job.steady:
+                return name
+        return None
+
+
+def rides_along(implementation: str) -> bool:
+    """Whether it is no implementation: bare products, or bare launches."""
+    return kind_of(implementation) in RIDING
 
 
 def kind_of(implementation: str) -> Kind | None:

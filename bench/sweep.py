@@ -11,7 +11,7 @@ from backends import IMPLEMENTATIONS, Implementation, refusal
 from backends.api import MODES, Case, Mode
 from backends.devices import is_gpu
 from bench import strict
-from bench.axes import RANKED, Axes, check_size, is_count
+from bench.axes import RANKED, RIDING, Axes, check_size, is_count
 from bench.errors import UsageError, choose
 from bench.record import MEASURES, OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Measure
 from bench.sampling import Sampling
@@ -55,18 +55,18 @@ class Sweep:
             and (not self.axes.strategy or entry.strategy.name in self.axes.strategy)
         ]
 
-    def limits(self) -> list[Implementation]:
-        """Implementations of kind `limit` that ride along: NumPy's, and the chosen backends'."""
+    def riders(self) -> list[Implementation]:
+        """What rides along in steady blocks: NumPy's products, and the chosen backends' own."""
         chosen = {entry.backend for entry in self.implementations()} | {"reference"}
         return [
             entry
             for entry in IMPLEMENTATIONS.values()
-            if entry.kind == "limit" and entry.backend in chosen
+            if entry.kind in RIDING and entry.backend in chosen
         ]
 
     def backends(self) -> list[str]:
-        """The backends that take part, in registry order; those of the limits last."""
-        entries = self.implementations() + self.limits()
+        """The backends that take part, in registry order; those that only ride along last."""
+        entries = self.implementations() + self.riders()
         return list(dict.fromkeys(entry.backend for entry in entries))
 
     def cases(self) -> list[Case]:
@@ -98,12 +98,14 @@ class Sweep:
         return self.caps.get(job.implementation, {}).get(job.mode)
 
     def jobs(self, measure: Measure) -> list[Job]:
-        """Every job of one way of measuring, capped ones too. Limits have steady jobs only.
+        """Every job of one way of measuring, capped ones too.
+
+        What rides along has steady jobs only, and none that it refuses: nobody has asked for it.
 
         A capacity job looks for its T itself, from the shortest one on. The A/A twins come last;
         a capacity job has none, and of what is found once and not timed there is nothing to tell.
         """
-        entries = self.implementations() + (self.limits() if measure == "steady" else [])
+        entries = self.implementations() + (self.riders() if measure == "steady" else [])
         cases = self.cases()
         if measure == "capacity":
             cases = _shortest(cases)
@@ -112,6 +114,7 @@ class Sweep:
             for case in cases
             for mode in self.modes()
             for entry in entries
+            if entry.kind in RANKED or refusal(entry.name, case, mode) is None
         ]
         return jobs + self.twins(measure) if measure in MEASURES else jobs
 
@@ -138,7 +141,7 @@ class Sweep:
 
     def _second_worker(self, job: Job) -> list[Job]:
         """All steady jobs of a worker once more; the given one is there twice, as in the first."""
-        entries = [e for e in self.implementations() + self.limits() if e.backend == job.backend]
+        entries = [e for e in self.implementations() + self.riders() if e.backend == job.backend]
         beside = [replace(job, implementation=e.name, replica=OTHER_WORKER) for e in entries]
         running = [twin for twin in beside if self.runs(twin)]
         return [*running, replace(job, replica=TWIN_IN_OTHER)]

@@ -22,6 +22,7 @@ from backends.api import (
     BackendInfo,
     Batch,
     Case,
+    Kind,
     Mode,
     Runner,
     Stage,
@@ -32,10 +33,12 @@ from backends.api import (
     require_device,
     unstaged,
 )
+from backends.bare import refused_launches
 from backends.devices import lacks_gpu
 from tests.scripted_runners import (
     Allocates,
     Alone,
+    Bare,
     CarriesOn,
     Grows,
     HangsInExit,
@@ -295,8 +298,14 @@ _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "raises-alone": lambda case: Alone(case, _raise_error),
     "grows": Grows,
     "one-time": OneTime,
+    "products": lambda case: Bare(),
+    "launches": lambda case: Bare(),
     **{fault.name: fault.script for fault in FAULTS},
 }
+
+
+#: What is no implementation, and rides along.
+_RIDING: Mapping[str, Kind] = {"products": "limit", "launches": "launches"}
 
 
 def _devices() -> list[str]:
@@ -343,6 +352,11 @@ def environment(threads: int) -> dict[str, str]:
     return {"OPENBLAS_NUM_THREADS": "1"}
 
 
+def refusal(strategy: str, case: Case, _mode: Mode) -> str | None:
+    """What rides along does so on the GPU only, as JAX's and TensorFlow's does."""
+    return refused_launches(case) if strategy in _RIDING else None
+
+
 INFO = BackendInfo(
     name="scripted",
     # What is not there fails in the server or the worker, where a broken framework does.
@@ -351,10 +365,13 @@ INFO = BackendInfo(
     requires=("numpy",),
     environment=environment,
     preload=("numpy",),
+    refusal=refusal,
     strategies=tuple(
         Strategy(name=name, kind="static", title=name, against="fine")
         if name == "fine-too"
         else Strategy(name=name, kind="dynamic", title=name)
         for name in _SCRIPTS
-    ),
+        if name not in _RIDING
+    )
+    + tuple(Strategy(name=name, kind=kind, title=name) for name, kind in _RIDING.items()),
 )

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from backends.api import Batch, Case, Output, Weights
+from backends.bare import BareRunner
 from backends.reference.adapter import OracleRunner
 
 
@@ -37,6 +38,21 @@ class Scripted(OracleRunner):
 def _as_dtype(out: Output, dtype: str) -> Output:
     state = tuple({k: v.astype(dtype, copy=False) for k, v in s.items()} for s in out.state)
     return Output(outputs=out.outputs.astype(dtype, copy=False), state=state)
+
+
+class Bare(BareRunner):
+    """What rides along: it has nothing to check, and says so when it is asked for it."""
+
+    what = "scripted: what rides along"
+
+    def forward(self) -> None:
+        pass
+
+    def sync(self, out: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class OtherShape(Scripted):

@@ -21,6 +21,9 @@ from bench.sweep import Sweep
 STEP_S: Mapping[str, float] = {
     "reference/products": 60e-6,
     "torch/products": 30e-6,
+    "jax/products": 24e-6,
+    "torch/launches": 20e-6,
+    "jax/launches": 15e-6,
     "torch/fused": 45e-6,
     "torch/static": 50e-6,
     "torch/traced": 110e-6,
@@ -52,6 +55,7 @@ def sweep(
     mode: Sequence[Mode] = ("forward", "train"),
     backend: Sequence[str] = ("torch", "jax"),
     blocks: int = 5,
+    device: Sequence[str] = ("cpu",),
 ) -> Sweep:
     """LSTM over sequence length, PyTorch and JAX, `torch/static` capped at T=10."""
     return Sweep(
@@ -66,7 +70,7 @@ def sweep(
             inputs=(128,),
             lengths=("full",),
             dtype=("float32",),
-            device=("cpu",),
+            device=tuple(device),
             mode=tuple(mode),
             backend=tuple(backend),
             strategy=_strategies(backend),

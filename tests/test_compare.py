@@ -388,6 +388,16 @@ def test_limits_do_not_count() -> None:
     assert "bare matrix products moved too (torch/products forward)" in words.to_json(found)
 
 
+def test_launches_do_not_count_either() -> None:
+    plan = synthetic.sweep(device=("gpu",), seq_len=(50,), mode=("forward",), blocks=10)
+    old = in_session(synthetic.run(plan, seed=1))
+    slow = synthetic.only("jax/launches", lambda record: scaled(record, 3.0))
+    found = compare(old, replace(old, records=[slow(r) for r in old.records]), measures=STEADY)
+    assert (row(found, "jax/launches").verdict, found.exit_status) == ("slower", 0)
+    assert "bare launches moved too (jax/launches forward)" in words.to_json(found)
+    assert "bare matrix products moved" not in words.to_json(found)
+
+
 def test_nothing_that_counts_is_undecided() -> None:
     old = in_session(drawn(1))
     found = compare(old, old, rules=parse_rules(["larger-than-5%"]), measures=STEADY)

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from backends.api import Case
 from backends.devices import gpu_name, gpu_number, is_device, is_gpu, lacks_gpu
 from bench import cli
+from bench.evidence import groups_of
 from bench.memory import peaks
 from bench.record import Status
-from tests.scripted_runs import of, on_devices, sweep
+from bench.report import build
+from tests.reading import table
+from tests.scripted_runs import missing, of, on_devices, sweep
 
 CASE = Case(cell="lstm", seq_len=2, batch=1, inputs=1, hidden=1)
 
@@ -116,3 +119,33 @@ def test_on_a_gpu_the_peak_is_its_allocator_s_and_the_host_s_stands_beside_it(
 def test_a_gpu_of_which_nobody_tells_has_no_peak() -> None:
     assert peaks("gpu", (1.0, 2.0), (None, None)) == {"host_peak_bytes": 2.0}
     assert peaks("cpu", (3.0, 2.0), (None, None))["peak_bytes"] == 3.0
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_the_floor_of_launches_rides_along_on_gpus_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = sweep("fine", "fine-too", blocks=2)
+    found = on_devices(tmp_path, plan, monkeypatch, "cpu", "gpu")
+    for strategy in ("products", "launches"):
+        records = [r for r in found.records if r.job.implementation == f"scripted/{strategy}"]
+        ends = {(r.job.case.device, r.job.measure, str(r.status), r.reason) for r in records}
+        assert ends == {("gpu", "steady", "ok", "")}
+        # In both blocks, in the second worker too, which holds all that the first one does.
+        assert sorted((r.block, r.job.replica > 0) for r in records) == [
+            (0, False), (0, True), (1, False), (1, True),
+        ]  # fmt: skip
+        assert all(r.samples["steady"] and not r.errors for r in records)
+    on_gpu = next(g for g in groups_of(found, "run")[0] if g.case.device == "gpu")
+    assert on_gpu.launches("scripted") == "scripted/launches"
+    assert on_gpu.launches("torch") is None
+    assert on_gpu.limit() == "scripted/products"
+    assert missing(replace(plan, axes=replace(plan.axes, device=("cpu", "gpu"))), found) == []
+    report = build([found])
+    latency = table(report, "latency").display
+    floor = latency[latency["implementation"].str.startswith("scripted/launches")]
+    assert list(floor["implementation"]) == ["scripted/launches (floor of step-by-step loops)"]
+    assert float(floor["share of launches (%)"].iloc[0].partition(" ")[0]) == 100
+    assert "CUDA graph" in table(report, "latency").caption
+    ranking = table(report, "ranking")
+    assert set(ranking.frame["implementation"]) == {"scripted/fine", "scripted/fine-too"}

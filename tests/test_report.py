@@ -99,6 +99,56 @@ def test_the_limit_is_the_fastest_library_and_paired(plain: Report) -> None:
     assert one(limit)["implementation"] == "torch/products (limit)"
 
 
+def test_on_a_gpu_the_floor_of_a_framework_stands_beside_the_limit(plain: Report) -> None:
+    report = build([synthetic.run(synthetic.sweep(device=("gpu",), blocks=10))])
+    for name in ("torch/dynamic", "torch/fused", "jax/dynamic"):
+        found = one(rows(report, "latency", implementation=name, mode="train", seq_len=50))
+        own = name.replace("dynamic", "launches").replace("fused", "launches")
+        assert (found["limit"], found["launches"]) == ("jax/products", own)
+        truth = synthetic.STEP_S[own] / synthetic.STEP_S[name]
+        assert found["launch_share"] == pytest.approx(truth, 0.02)
+        assert found["launch_share_high"] - found["launch_share_low"] < 0.02 * truth
+        said = one(shown(report, "latency", implementation=name, mode="train", seq_len=50))
+        shown_share = float(said["share of launches (%)"].partition(" ")[0])
+        assert shown_share == pytest.approx(100 * found["launch_share"], 0.01)
+    floor = one(rows(report, "latency", implementation="jax/launches", mode="train", seq_len=50))
+    assert floor["steady_s"] == pytest.approx(50 * 3 * synthetic.STEP_S["jax/launches"], 0.15)
+    # It does no products, and none of the case's sequences.
+    for column in ("flop_per_s", "sequences_per_s", "steps_per_s", "limit_share"):
+        assert math.isnan(floor[column]), column
+    named = shown(report, "latency", implementation="jax/launches", mode="train", seq_len=50)
+    assert one(named)["implementation"] == "jax/launches (floor of step-by-step loops)"
+    for name in ("ranking", "outputs"):
+        implementations = table(report, name).frame["implementation"]
+        assert not implementations.str.contains("launches|products").any()
+    plots = {plot.name: plot for plot in report.plots}
+    share = plots["launch-share"].frame
+    assert set(share["implementation"].str.partition("/")[0]) == {"torch", "jax"}
+    for said in (
+        table(report, "latency").caption,
+        plots["latency"].caption,
+        plots["launch-share"].caption,
+    ):
+        assert "step by step" in said
+        assert "CUDA graph" in said
+    # A run on a CPU says nothing of it.
+    assert "launches" not in table(plain, "latency").caption
+    assert not [c for c in table(plain, "latency").frame if "launch" in c]
+    assert "launch-share" not in {plot.name for plot in plain.plots}
+
+
+def test_without_a_floor_of_its_own_a_framework_has_no_share_of_it() -> None:
+    plan = synthetic.sweep(device=("gpu",), seq_len=(10,), mode=("forward",))
+    gone = synthetic.only("jax/launches", synthetic.ends(Status.UNAVAILABLE, "none"))
+    report = build([synthetic.run(plan, change=gone)])
+    found = {
+        name: one(rows(report, "latency", implementation=name))["launch_share"]
+        for name in ("jax/dynamic", "torch/dynamic")
+    }
+    assert math.isnan(found["jax/dynamic"])
+    assert found["torch/dynamic"] == pytest.approx(20 / 140, 0.05)
+
+
 def test_program_size_is_shown(plain: Report) -> None:
     found = shown(plain, "latency", implementation="jax/static", mode="forward", seq_len=50)
     assert one(found)["program"] == "350 nodes"

@@ -64,6 +64,16 @@ INFO = BackendInfo(
             against="dynamic",
             of_gpus=True,
         ),
+        Strategy(
+            name="products",
+            kind="limit",
+            title="the case's matrix products alone, in loops under jit (on a GPU)",
+        ),
+        Strategy(
+            name="launches",
+            kind="launches",
+            title="a loop under jit that adds to one element: the floor of loops on a GPU",
+        ),
     ),
     refusal=refusal,
 )

@@ -14,6 +14,7 @@ from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_devi
 from backends.devices import gpu_name, is_gpu, lacks_gpu
 from backends.jax import INFO
 from backends.jax.fused import fused, require_cuda
+from backends.jax.limit import BARE
 from backends.jax.network import LOOPS, looped
 from backends.jax.runner import JaxRunner
 from backends.tf32 import Switch
@@ -98,6 +99,8 @@ class JaxBackend:
         require_device(self, case.device)
         self._tf32.require(case)
         device = self._devices[case.device]
+        if strategy in BARE:
+            return BARE[strategy](case, mode, device, stage)
         if strategy == "fused":
             require_cuda(case.device, device.client.platform_version)
             network = fused(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.api import Case, Mode
+from backends.bare import refused_launches, refused_products
 from backends.devices import is_gpu
 from backends.halves import half_refusal
 from backends.spec import Cell, Lstm
@@ -15,14 +16,25 @@ UNROLL_FACTORS = (2, 4, 8, 16, 32)
 def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
     """Why a strategy cannot express a case in a mode, or None.
 
-    All cells, directions and lengths are expressed by every loop; by cuDNN's LSTM few are.
+    All cells, directions and lengths are expressed by every loop; by cuDNN's LSTM few are. What
+    rides along does so on GPUs only.
     """
+    return half_refusal(case, mode) or _of_strategy(strategy, case, mode)
+
+
+def _of_strategy(strategy: str, case: Case, mode: Mode) -> str | None:
+    if strategy == "products":
+        return refused_products(case)
+    if strategy == "launches":
+        return refused_launches(case)
+    if strategy == "fused":
+        return _of_fused(case)
     if strategy == "while" and mode == "train":
         return (
             f"strategy {strategy}, mode {mode}: "
             "reverse-mode differentiation through lax.while_loop does not exist"
         )
-    return half_refusal(case, mode) or (_of_fused(case) if strategy == "fused" else None)
+    return None
 
 
 def _of_fused(case: Case) -> str | None:

@@ -125,5 +125,15 @@ INFO = BackendInfo(
             title="dynamic_rnn under jit_compile=True",
             against="dynamic",
         ),
+        Strategy(
+            name="products",
+            kind="limit",
+            title="the case's matrix products alone, one after the other in a Graph (on a GPU)",
+        ),
+        Strategy(
+            name="launches",
+            kind="launches",
+            title="a while_loop that adds to one element: the floor of loops on a GPU",
+        ),
     ),
 )

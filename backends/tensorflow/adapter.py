@@ -30,6 +30,7 @@ from backends.tensorflow.cudnn import build_cudnn
 from backends.tensorflow.function import FunctionRunner
 from backends.tensorflow.graph import GraphRunner
 from backends.tensorflow.keras import KerasStack
+from backends.tensorflow.limit import BARE
 from backends.tensorflow.native import native
 from backends.tensorflow.network import Network
 from backends.tensorflow.rnn import (
@@ -162,6 +163,8 @@ class TensorflowBackend:
         require_device(self, case.device)
         self._tf32.require(case)
         device = f"/gpu:{gpu_number(case.device)}" if is_gpu(case.device) else "/cpu:0"
+        if strategy in BARE:
+            return BARE[strategy](case, mode, stage, device=device, config=self._config)
         if strategy in _GRAPHS:
             return _GRAPHS[strategy](case, mode, stage, device=device, config=self._config)
         return _FUNCTIONS[strategy](case, mode, stage, device=device)

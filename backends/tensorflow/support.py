@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from backends.api import Case, Mode
+from backends.bare import refused_launches, refused_products
 from backends.halves import half_refusal
 from backends.spec import Cell, Dropout, Gru, GruResetAfter, Lstm, Residual, Rnn
 from backends.stack import layers
@@ -85,4 +86,6 @@ _RULES: dict[str, Refusal] = {
     "keras": _keras,
     "keras-unrolled": _keras,
     "keras-cudnn": _keras_cudnn,
+    "products": lambda case, _mode: refused_products(case),
+    "launches": lambda case, _mode: refused_launches(case),
 }

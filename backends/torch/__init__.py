@@ -64,5 +64,10 @@ INFO = BackendInfo(
             against="dynamic",
         ),
         Strategy(name="products", kind="limit", title="the case's matrix products alone"),
+        Strategy(
+            name="launches",
+            kind="launches",
+            title="an eager addition to one element for each step: the floor of loops on a GPU",
+        ),
     ),
 )

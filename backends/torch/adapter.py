@@ -24,7 +24,7 @@ from backends.torch import INFO
 from backends.torch.compiled import build_static
 from backends.torch.fused import build_fused, build_packed
 from backends.torch.graphed import build_graphed
-from backends.torch.limit import build_products
+from backends.torch.limit import build_launches, build_products
 from backends.torch.loop import build_dynamic
 from backends.torch.native import native
 from backends.torch.torchscript import build_scripted, build_traced
@@ -38,6 +38,7 @@ _BUILDERS: Mapping[str, Callable[[Case, Mode, torch.device, Stage], Runner]] = {
     "fused": build_fused,
     "packed": build_packed,
     "products": build_products,
+    "launches": build_launches,
 }
 
 

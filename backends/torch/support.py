@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.api import Case, Mode
+from backends.bare import refused_launches
 from backends.devices import is_gpu
 from backends.halves import half_refusal
 from backends.spec import (
@@ -31,6 +32,8 @@ def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
 
 
 def _of_strategy(strategy: str, case: Case) -> str | None:
+    if strategy == "launches":
+        return refused_launches(case)
     if strategy == "graphed" and not is_gpu(case.device):
         return f"device {case.device}: CUDA graphs record what a GPU is given to do"
     if strategy not in ("fused", "packed"):

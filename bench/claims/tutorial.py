@@ -26,7 +26,7 @@ from bench.claims.reading import (
     slopes,
     steady_question,
 )
-from bench.evidence import Group, kind_of
+from bench.evidence import Group, rides_along
 from bench.record import TO_FIRST
 from bench.stats import Hypothesis
 
@@ -143,7 +143,7 @@ def t7(groups: Groups) -> Iterator[Question]:
             if gru.implementations("steady"):  # a shape that somebody wanted to time
                 yield from _computation(lstm, gru)
             for name in gru.implementations("steady"):
-                if kind_of(name) == "limit" or not planned(lstm, "steady", name):
+                if rides_along(name) or not planned(lstm, "steady", name):
                     continue
                 backend, strategy = name.split("/")
                 place = where(gru, backend, strategy=strategy, quantity="time a call")
@@ -215,7 +215,7 @@ def t13(groups: Groups) -> Iterator[Question]:
             [found[c] for c in cases] for found in on_one.values() if found.keys() >= {*cases}
         ]
         for name in long.implementations("steady"):
-            if kind_of(name) == "limit" or not planned(short, "steady", name):
+            if rides_along(name) or not planned(short, "steady", name):
                 continue
             yield from _on_more_threads(long, short, single, name)
 

@@ -40,7 +40,10 @@ _DASHES: Mapping[str | None, Sequence[int]] = {
     "dynamic": [6, 3],
     "fused": [2, 2],
     "limit": [10, 3, 2, 3],
+    "launches": [1, 3],
 }
+#: A cell's lines have no kind.
+_CELLS_DASHES = ([1, 0], [6, 3], [2, 2], [10, 3, 2, 3])
 _SHAPES = (
     *("circle", "square", "triangle-up", "diamond", "cross"),
     *("triangle-down", "triangle-right", "triangle-left"),
@@ -181,7 +184,7 @@ def _decay(plot: Plot, _names: Sequence[str]) -> list[alt.Chart]:
     series = sorted(plot.frame["series"].unique())
     colours = list(islice(cycle(_COLOURS), len(series)))
     colour = alt.Color("series:N", title="cell", scale=alt.Scale(domain=series, range=colours))
-    dashes = list(islice(cycle(map(list, _DASHES.values())), len(series)))
+    dashes = list(islice(cycle(_CELLS_DASHES), len(series)))
     dash = alt.StrokeDash("series:N", title="cell", scale=alt.Scale(domain=series, range=dashes))
     shapes = list(islice(cycle(_SHAPES), len(series)))
     shape = alt.Shape("series:N", title="cell", scale=alt.Scale(domain=series, range=shapes))

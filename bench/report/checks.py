@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench import format as fmt
-from bench.evidence import Group, kind_of
+from bench.evidence import Group, rides_along
 from bench.record import MEASURES
 from bench.report.model import Layout, Table
 from bench.report.rows import ends, identity
@@ -26,7 +26,7 @@ def outputs(groups: Sequence[Group], layout: Layout) -> Table | None:
     """Errors against the oracle; one row an implementation, the least exact first."""
     rows, heads, status = [], [], []
     for group in groups:
-        names = [n for n in group.implementations(*MEASURES) if kind_of(n) != "limit"]
+        names = [n for n in group.implementations(*MEASURES) if not rides_along(n)]
         errors = {name: _errors(group, name) for name in names}
         for name in sorted(names, key=lambda name: -_largest(errors[name])):
             outcomes = group.outcomes(name, *MEASURES)

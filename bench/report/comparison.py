@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
+from backends.api import Kind
 from bench import format as fmt
 from bench import stats
 from bench.compare import NOT_PLANNED, Comparison, Longest, Row, Unmatched
@@ -364,18 +365,26 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _moved_limits(rows: Sequence[Row]) -> list[str]:
-    """Bare matrix products, of which no implementation is part, should take as long as before."""
-    moved = [
-        f"{row.job.implementation} {row.job.mode}"
-        for row in rows
-        if kind_of(row.job.implementation) == "limit" and row.verdict in ("slower", "faster")
-    ]
-    names = ", ".join(dict.fromkeys(moved))
-    text = (
-        f"bare matrix products moved too ({names}): the host, or the libraries under the "
-        "frameworks, may be the reason"
-    )
-    return [text] if moved else []
+    """What rides along, of which no implementation is part, should take as long as before."""
+    found = []
+    for kind, (what, reason) in _BARE.items():
+        moved = [
+            f"{row.job.implementation} {row.job.mode}"
+            for row in rows
+            if kind_of(row.job.implementation) == kind and row.verdict in ("slower", "faster")
+        ]
+        if moved:
+            found.append(f"{what} moved too ({', '.join(dict.fromkeys(moved))}): {reason}")
+    return found
+
+
+_BARE: Mapping[Kind, tuple[str, str]] = {
+    "limit": (
+        "bare matrix products",
+        "the host, or the libraries under the frameworks, may be the reason",
+    ),
+    "launches": ("bare launches", "the host, or the GPU's driver, may be the reason"),
+}
 
 
 __all__ = ["build", "to_csv", "to_json", "verdict_text"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from backends import BACKENDS
 from backends.products import flops
 from bench import format as fmt
 from bench import stats
@@ -33,14 +34,26 @@ case's matrix products alone, by the fastest library that ran them, over the imp
 paired within blocks, with its {level} interval; an implementation that fuses products can \
 exceed 100 %."""
 
+_LAUNCHES = """\
+ Share of launches: the time of a chain of kernels that do next to nothing, as many as a loop \
+of the implementation's framework launches at the very least (one for each step, layer and \
+direction, two in training), over the implementation's. They are a floor for loops that go step by \
+step, not for a kernel that does a whole sequence (cuDNN's) nor for a CUDA graph, which can exceed \
+100 %."""
+
+#: What is said beside the name of what is no implementation.
+_RIDING = {"limit": " (limit)", "launches": " (floor of step-by-step loops)"}
+
 
 def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     """Latency, throughput, share of the limit and program size; one row an implementation."""
     rows, heads, status = [], [], []
+    launched = any(group.launches(backend) for group in groups for backend in BACKENDS)
     for group in groups:
         limit = group.limit()
         for name in group.implementations("steady", "cold"):
-            rows.append({**identity(group, name), **_row(group, name, limit)})
+            row = {**identity(group, name), **_row(group, name, limit)}
+            rows.append(row | (_launches(group, name) if launched else {}))
             heads.append(layout.head(group))
             status.append(layout.footnotes.cell(group.outcomes(name, "steady", "cold")))
     if not rows:
@@ -48,7 +61,7 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     frame = pd.DataFrame(rows)
     display = pd.DataFrame(heads, columns=list(layout.heads()))
     display["implementation"] = [
-        f"{name} (limit)" if kind == "limit" else name
+        name + _RIDING.get(kind, "")
         for name, kind in zip(frame["implementation"], frame["kind"], strict=True)
     ]
     unit = fmt.seconds(frame["steady_s"])
@@ -58,6 +71,10 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     for column, header in _COLD.items():
         display[f"{header} ({unit.name})"] = fmt.each(fmt.digits, frame[column] / unit.scale)
     display["share of limit (%)"] = intervals(frame, "limit_share", 100)
+    shares = ["share of limit (%)"]
+    if launched:
+        shares.append("share of launches (%)")
+        display[shares[-1]] = intervals(frame, "launch_share", 100)
     display["GFLOP/s"] = fmt.each(fmt.digits, frame["flop_per_s"] / 1e9)
     display["sequences/s"] = fmt.each(fmt.digits, frame["sequences_per_s"])
     display["steps/s"] = fmt.each(fmt.digits, frame["steps_per_s"])
@@ -68,12 +85,12 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     return Table(
         name="latency",
         title="Latency",
-        caption=_CAPTION.format(level=level(groups)),
+        caption=_CAPTION.format(level=level(groups)) + (_LAUNCHES if launched else ""),
         frame=frame,
         display=display,
         heads=layout.heads(),
         words=("implementation", "status"),
-        spare=(*spare, first, "share of limit (%)"),
+        spare=(*spare, first, *shares),
     )
 
 
@@ -90,19 +107,27 @@ def _row(group: Group, name: str, limit: str | None) -> dict[str, object]:
     row: dict[str, object] = {"kind": kind_of(name)}
     row |= ends(group.outcomes(name, "steady", "cold"))
     row |= spread("steady_s", steady.steady)
-    seconds = steady.steady.value if steady.steady else float("nan")
+    computes = kind_of(name) != "launches"
+    seconds = steady.steady.value if steady.steady and computes else float("nan")
     row["sequences_per_s"] = group.case.batch / seconds
     row["steps_per_s"] = group.case.batch * group.case.seq_len / seconds
     flop = flops(group.case, group.mode)
     row |= {"flop": flop, "flop_per_s": flop / seconds}
     share = None
-    if limit is not None:
+    if limit is not None and computes:
         share = group.steady_ratio(limit, name)
     row |= {"limit": limit, **ratio_columns("limit_share", share)}
     row |= spread("time_to_first_s", over_blocks(cold.single(*TO_FIRST)))
     for phase in ("create", *TO_FIRST):
         row |= spread(f"{phase}_s", over_blocks(cold.single(phase)))
     return row | _parts(cold) | _parts(steady)
+
+
+def _launches(group: Group, name: str) -> dict[str, object]:
+    """The share of the floor of the framework's own loops, where that was measured."""
+    floor = group.launches(name.partition("/")[0])
+    share = None if floor is None else group.steady_ratio(floor, name)
+    return {"launches": floor, **ratio_columns("launch_share", share)}
 
 
 def _parts(job: Evidence) -> dict[str, float]:

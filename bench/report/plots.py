@@ -24,6 +24,15 @@ _SHARE = """\
 The time of the case's matrix products alone over the implementation's, in %, paired within \
 blocks; the band is the interval of the table Latency. 100 % is as fast as the products."""
 
+_FLOOR = """\
+a chain of kernels that do next to nothing, as many as a loop of the framework launches at the \
+very least: a floor for loops that go step by step, not for a kernel that does a whole sequence \
+(cuDNN's) nor for a CUDA graph."""
+
+_LAUNCH_SHARE = f"""\
+The time of the framework's launches over the implementation's, in %, paired within blocks; the \
+band is the interval of the table Latency. Launches are {_FLOOR}"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
@@ -91,6 +100,16 @@ _LINES = (
         caption=_SHARE,
         log_y=False,
     ),
+    _Line(
+        name="launch-share",
+        title="Share of launches against T",
+        table="latency",
+        column="launch_share",
+        scale=100,
+        y="share of launches (%)",
+        caption=_LAUNCH_SHARE,
+        log_y=False,
+    ),
 )
 
 _HEAT_CAPTION = """\
@@ -102,7 +121,11 @@ not measured, or not ok."""
 def plots(tables: Sequence[Table], runs: Sequence[tuple[str, Run]], layout: Layout) -> list[Plot]:
     """Every plot that there is anything to draw in."""
     by_name = {table.name: table.frame for table in tables}
-    found = [_lines(by_name[line.table], layout, line) for line in _LINES if line.table in by_name]
+    found = [
+        _lines(by_name[line.table], layout, line)
+        for line in _LINES
+        if line.table in by_name and line.column in by_name[line.table]
+    ]
     if "static-dynamic" in by_name:
         found.insert(1, _heat(by_name["static-dynamic"], layout))
     found.append(decay(runs, layout))
@@ -142,10 +165,13 @@ def _lines(frame: pd.DataFrame, layout: Layout, line: _Line) -> Plot | None:
     )
     if line.log_y:  # what is not above 0 has no place on such an axis
         marks["low"] = marks["low"].where(marks["low"] > 0)
+    caption = line.caption
+    if line.name == "latency" and (frame["kind"] == "launches").any():
+        caption = f"{caption} Launches are {_FLOOR}"
     return Plot(
         name=line.name,
         title=line.title,
-        caption=by_device(marks["device"], line.caption, line.gpu_caption or line.caption),
+        caption=by_device(marks["device"], caption, line.gpu_caption or caption),
         kind="lines",
         x="T",
         y=line.y,

@@ -8,6 +8,7 @@ import pandas as pd
 
 from bench import format as fmt
 from bench import stats
+from bench.axes import RIDING
 from bench.evidence import Group, kind_of
 from bench.report.model import Layout, Table
 from bench.report.rows import (
@@ -31,7 +32,7 @@ Each interval is for its own row: they are not widened for the number of rows, n
 having been picked after the fact."""
 
 #: Kinds that are there to be held against, not to compete.
-_UNRANKED = ("limit", "oracle")
+_UNRANKED = (*RIDING, "oracle")
 
 
 def ranking(groups: Sequence[Group], layout: Layout) -> Table | None:
