@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 import jax
@@ -12,6 +12,7 @@ from backends import install_line
 from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_device, unstaged
 from backends.devices import gpu_name, is_gpu, lacks_gpu
 from backends.jax import INFO
+from backends.jax.kernels import kernels
 from backends.jax.network import LOOPS
 from backends.jax.runner import JaxRunner
 
@@ -63,6 +64,9 @@ class JaxBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
         """JAX has no LSTM of its own."""
+
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        return kernels(device, call)
 
 
 def create(threads: int) -> JaxBackend:

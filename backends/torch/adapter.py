@@ -22,6 +22,7 @@ from backends.devices import gpu_name, gpu_number, is_gpu, lacks_gpu
 from backends.torch import INFO
 from backends.torch.compiled import build_static
 from backends.torch.fused import build_fused, build_packed
+from backends.torch.kernels import kernels
 from backends.torch.limit import build_products
 from backends.torch.loop import build_dynamic
 from backends.torch.native import native
@@ -88,6 +89,9 @@ class TorchBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
         return native(case, strategy, weights, batch)
+
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        return kernels(device, call)
 
 
 def _gpus() -> int:
