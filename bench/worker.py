@@ -17,7 +17,7 @@ from typing import Any
 import backends
 from backends.api import Backend, Case, Unavailable, Unsupported
 from backends.data import make_batch, make_weights
-from bench import limits, measure, memory
+from bench import kernels, limits, measure, memory
 from bench.beacon import Beacon
 from bench.behaviour import observe
 from bench.expectation import compute_expected, write_expected
@@ -89,6 +89,7 @@ class Worker:
             "turn": self._turn,
             "alone": self._alone,
             "recheck": self._recheck,
+            "kernels": self._kernels,
         }
         try:
             return operations[request["op"]](request)
@@ -234,6 +235,13 @@ class Worker:
     def _recheck(self, request: Mapping[str, Any]) -> Reply:
         """One arm, after it was timed."""
         return verdict(self._subjects[request["arm"]].check_again())
+
+    def _kernels(self, request: Mapping[str, Any]) -> Reply:
+        """What a call of an arm runs. Nothing is timed in this process any more."""
+        subject = self._subjects[request["arm"]]
+        runner, device = subject.runner, subject.case.device
+        found = self._backend().kernels(runner, device, lambda: runner.sync(subject.call()))
+        return {"status": Status.OK, "reason": "", "kernels": kernels.kept(found)}
 
 
 def _switches() -> int:
