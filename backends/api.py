@@ -278,6 +278,16 @@ class Backend(Protocol):
         (`backends.native.plain_lstm`).
         """
 
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        """What a call runs on a device, by the framework's profiler: name -> how often.
+
+        `call` calls the runner, and returns when all is computed. On a GPU these are kernels and
+        copies, on the CPU what the framework calls an operation, those that took longest first.
+        Empty where no profiler can look at what was built. Raises whatever the profiler does, and
+        `RuntimeError` where it saw nothing. It may stay attached to the process, so nothing is
+        timed there afterwards.
+        """
+
 
 def require_device(backend: Backend, device: str) -> None:
     """Raise `Unavailable` where a backend cannot compute on a device here.

@@ -50,14 +50,15 @@ class Block:
         built: Callable[[Job], None],
         *,
         alone: bool = False,
+        kernels: bool = False,
         rivals: Team | None = None,
         watch: Watch | None = None,
     ) -> None:
         """Jobs differ in their `Job.arm`; `expected` has the oracle's file of each one's case.
 
-        `built` is told each job that has been built; `alone` adds samples of each arm alone. With
-        `rivals`, another team's workers do the same jobs in turns with the first one's. `watch`
-        looks at the GPU in turns; those at a low clock are set aside.
+        `built` is told each job that has been built; `alone` adds samples of each arm alone, and
+        `kernels` what it runs. With `rivals`, another team's workers do the same jobs in turns with
+        the first one's. `watch` looks at the GPU in turns; those at a low clock are set aside.
         """
         self._teams = [team] if rivals is None else [team, rivals]
         self._expected = expected
@@ -68,7 +69,7 @@ class Block:
         self._workers: dict[Seat, Worker] = {}
         self._built = built
         self._told: set[str] = set()
-        self._alone_too = alone
+        self._alone_too, self._kernels_too = alone, kernels
         self._excuses = EXCUSES
         self._seats = list(dict.fromkeys(outcome.seat for outcome in self._outcomes.values()))
         self._order = order
@@ -112,6 +113,7 @@ class Block:
         if self._alone_too:
             for seat in list(self._workers):
                 self._alone(seat, max(4, turns))
+        self._kernels()
 
     def _of(self, seat: Seat | None, status: Status | None) -> list[Outcome]:
         """The outcomes with this status, of one seat or of all."""
@@ -246,6 +248,12 @@ class Block:
             return
         why = reply["reason"] if error is None else str(error)
         self._outcomes[running].worker["alone"] = f"failed by itself, after the turns: {why}"
+
+    def _kernels(self) -> None:
+        for outcome in self._of(None, Status.OK):
+            if self._kernels_too and not outcome.job.replica:
+                limit_s = TURN_LIMIT_S + PATIENCE * self._call_s[outcome.arm]
+                outcomes.look_at_kernels(self._workers[outcome.seat], outcome, limit_s=limit_s)
 
     def _timed(
         self, seat: Seat, arms: Sequence[str], how: Mapping[str, Any], *, calls: int

@@ -220,6 +220,7 @@ class Engine:
                 self._order,
                 self._half_done,
                 alone=block == 0,
+                kernels=block == 0,
                 watch=self._watches.get(setting[0].device),
             )
             records = work.run(block)

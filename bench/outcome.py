@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.launch import Team
+from bench.launch import OutOfTime, Team, Worker
 from bench.record import Job, Record, Status
 from bench.sources import ServerDied, WorkerDied, WorkerHung
 
@@ -104,3 +104,17 @@ def _alone(team: Team, outcome: Outcome, expected: Path) -> None:
         outcome.take(reply)
         outcome.samples = reply.get("samples", {})
         outcome.worker |= reply.get("worker", {})
+
+
+def look_at_kernels(worker: Worker, outcome: Outcome, *, limit_s: float) -> None:
+    """Record which kernels a call of an arm runs, or why that is not known; raises nothing.
+
+    It is the last thing that is asked of an arm: its profiler may slow down what comes after.
+    """
+    try:
+        reply = worker.request({"op": "kernels", "arm": outcome.arm}, limit_s=limit_s)
+    except (WorkerDied, WorkerHung, OutOfTime) as error:
+        reply = {"status": Status.CRASHED, "reason": str(error)}
+    found = reply["kernels"] if reply["status"] == Status.OK else reply["reason"]
+    if found is not None:
+        outcome.worker["kernels"] = found

@@ -259,6 +259,7 @@ class _Versus:
             self._sweep.sampling,
             self._order,
             lambda job: self._advance(job, 0.5),
+            kernels=block == 0,
             rivals=teams[1],
         )
         records, noise = work.run(block), self._gate.end()

@@ -19,7 +19,7 @@ import backends
 from backends.api import Backend, Case, Unavailable, Unsupported
 from backends.data import make_batch, make_weights
 from backends.devices import is_gpu
-from bench import limits, measure, memory, oom
+from bench import kernels, limits, measure, memory, oom
 from bench.beacon import Beacon
 from bench.behaviour import observe
 from bench.expectation import compute_expected, write_expected
@@ -84,6 +84,7 @@ class Worker:
             "turn": self._turn,
             "alone": self._alone,
             "recheck": self._recheck,
+            "kernels": self._kernels,
         }
         try:
             return operations[request["op"]](request)
@@ -229,6 +230,13 @@ class Worker:
     def _recheck(self, request: Mapping[str, Any]) -> Reply:
         """One arm, after it was timed."""
         return verdict(self._subjects[request["arm"]].check_again())
+
+    def _kernels(self, request: Mapping[str, Any]) -> Reply:
+        """What a call of an arm runs. Nothing is timed in this process any more."""
+        subject = self._subjects[request["arm"]]
+        runner, device = subject.runner, subject.case.device
+        found = self._backend().kernels(runner, device, lambda: runner.sync(subject.call()))
+        return {"status": Status.OK, "reason": "", "kernels": kernels.kept(found)}
 
 
 def _within(

@@ -248,6 +248,7 @@ def _full(record: Record) -> dict[str, Any]:
         samples["alone"] = samples["steady"]
     noise = {"quiet": False, "reasons": ["steal 3 %"], "missing": ["throttled"], "steal": 0.03}
     worker = {"pid": 1, "at": "2026-01-02T03:04:05+00:00", "turns": "a", "noise": noise}
+    worker["kernels"] = {"total": 3, "names": 1, "longest": [["aten::mm", 3]]}
     return replace(record, samples=samples, worker=worker).to_json()
 
 

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
@@ -36,12 +37,14 @@ from backends.api import (
 from backends.bare import refused_launches
 from backends.devices import lacks_gpu
 from tests.scripted_runners import (
+    RAN,
     Allocates,
     Alone,
     Bare,
     CarriesOn,
     Grows,
     HangsInExit,
+    InProfiler,
     InTurn,
     LargeReply,
     Memoises,
@@ -52,6 +55,7 @@ from tests.scripted_runners import (
     OnLoad,
     OtherDtype,
     OtherShape,
+    Persistent,
     Scripted,
     Slow,
     Wrong,
@@ -296,6 +300,10 @@ _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "segv-alone": lambda case: Alone(case, _SEGV),
     "hangs-alone": lambda case: Alone(case, hang),
     "raises-alone": lambda case: Alone(case, _raise_error),
+    "persistent": Persistent,
+    "segv-in-profiler": lambda case: InProfiler(case, _SEGV),
+    "hangs-in-profiler": lambda case: InProfiler(case, hang),
+    "raises-in-profiler": lambda case: InProfiler(case, _raise_error),
     "grows": Grows,
     "one-time": OneTime,
     "products": lambda case: Bare(),
@@ -342,6 +350,11 @@ class ScriptedBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
         """No class of its own."""
+
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        RAN.clear()
+        call()
+        return Counter(RAN)
 
 
 def create(threads: int) -> ScriptedBackend:

@@ -18,6 +18,7 @@ import backends
 from backends.api import CELL_NAMES, MODES, Case, Mode, Unavailable, Unsupported
 from backends.cells import CELLS, Entry
 from backends.jax.support import UNROLL_FACTORS
+from backends.kernels import of_spans
 from backends.products import flops
 from backends.reference.network import expected
 from backends.spec import (
@@ -31,6 +32,7 @@ from backends.spec import (
     Wrapper,
 )
 from backends.stack import layers
+from bench.kernels import library
 from bench.outputs import check_forward
 from tests.checks import forward_is_the_oracles, training_is_the_oracles
 from tests.support import SIZES, data
@@ -613,3 +615,61 @@ made = xla_bridge.make_pjrt_c_api_client("cuda", options=read)
 assert (made["memory_fraction"], made["preallocate"]) == (0.25, False)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def profiled(backend: Any, runner: Any, call: Any) -> Any:
+    runner.sync(call())
+    return backend.kernels(runner, "cpu", lambda: runner.sync(call()))
+
+
+def products(seen: Any) -> int:
+    """How many of what ran are matrix products, by whichever library."""
+    return sum(n for name, n in seen.items() if library(name) in ("YNNPACK", "matrix product"))
+
+
+@pytest.mark.parametrize("strategy", ["static", "dynamic"])
+def test_the_profiler_sees_two_products_a_step(backend: Any, build: Any, strategy: str) -> None:
+    runner = build(CASE, strategy)
+    seen = profiled(backend, runner, runner.forward)
+    assert products(seen) == 2 * CASE.seq_len
+    assert "while" not in seen
+    assert not [name for name in seen if name[-1].isdigit()]
+
+
+def test_the_profiler_sees_a_training_steps_products(backend: Any, build: Any) -> None:
+    runner = build(CASE, "dynamic", "train")
+    seen = profiled(backend, runner, runner.train)
+    # Backward two for the inputs and weights of each product, but the inputs' own gradient.
+    assert products(seen) >= 4 * CASE.seq_len
+
+
+XSPACE = """
+planes {
+  name: "/device:GPU:0"
+  event_metadata { key: 1 value { id: 1 name: "loop_add_fusion_2" } }
+  event_metadata { key: 2 value { id: 2 name: "ampere_sgemm_128x32_tn" } }
+  event_metadata { key: 3 value { id: 3 name: "jit_run" } }
+  lines {
+    name: "Stream #7(Kernel)"
+    events { metadata_id: 1 duration_ps: 5000 }
+    events { metadata_id: 2 duration_ps: 30000 }
+    events { metadata_id: 1 duration_ps: 5000 }
+  }
+  lines { name: "XLA Modules" events { metadata_id: 3 duration_ps: 90000 } }
+}
+"""
+
+
+def test_on_a_gpu_the_streams_of_an_xspace_are_read() -> None:
+    """By JAX's own reader, from what XLA's collector writes: no GPU is there."""
+    import jax
+
+    from backends.jax.kernels import _spans
+
+    read = jax.profiler.ProfileData.from_text_proto
+    assert list(of_spans(_spans(read(XSPACE)), "gpu").items()) == [
+        ("ampere_sgemm_128x32_tn", 1),
+        ("loop_add_fusion", 2),
+    ]
+    with pytest.raises(RuntimeError, match="CUPTI"):
+        of_spans(_spans(read("")), "gpu")

@@ -16,6 +16,7 @@ import pytest
 import backends
 from backends.api import CELL_NAMES, Batch, Case, Unavailable, Unsupported, Weights
 from backends.data import make_batch, make_weights
+from backends.kernels import of_spans
 from backends.reference.adapter import OracleRunner
 from backends.reference.network import expected
 from backends.stack import parameters
@@ -588,3 +589,70 @@ assert context.context_safe() is None
 assert len(os.listdir("/proc/self/task")) == 1
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, capture_output=True)
+
+
+def profiled(backend: Any, runner: Any, call: Any) -> Any:
+    runner.sync(call())
+    return backend.kernels(runner, "cpu", lambda: runner.sync(call()))
+
+
+@pytest.mark.parametrize("strategy", ["static", "dynamic", "dynamic-v2", "xla"])
+def test_the_profiler_sees_a_product_a_step(backend: Any, build: Any, strategy: str) -> None:
+    runner = build(CASE, strategy)
+    # An executor learns what is cheap, and the profiler then leaves it out.
+    for _ in range(500):
+        runner.forward()
+    seen = profiled(backend, runner, runner.forward)
+    assert sum(seen[name] for name in PRODUCTS & set(seen)) == CASE.seq_len
+    if strategy != "xla":
+        assert (seen["Sigmoid"], seen["Tanh"]) == (3 * CASE.seq_len, 2 * CASE.seq_len)
+    loops = {"Less", "LogicalAnd", "compare_and_fusion"} & set(seen)
+    assert bool(loops) == (strategy != "static")
+    assert not [name for name in seen if name.startswith("__inference") or "while" in name]
+    assert not (V1_LOOP | V2_LOOP | {"Const", "NoOp"}) & set(seen)
+
+
+def test_a_trace_is_a_call_of_what_is_timed(backend: Any, build: Any) -> None:
+    """A training step that is traced moves the weights as any other; a session has one executor."""
+    one, other = build(CASE, "dynamic", "train"), build(CASE, "dynamic", "train")
+    one.train()
+    backend.kernels(other, "cpu", lambda: None)
+    for mine, theirs in zip(one.weights(), other.weights(), strict=True):
+        for name, value in mine.items():
+            np.testing.assert_array_equal(value, theirs[name])
+            assert not np.array_equal(value, make_weights(CASE)[0][name])
+
+
+def test_the_profiler_sees_a_functions_operations(backend: Any, build: Any) -> None:
+    seen = profiled(backend, runner := build(CASE, "keras"), runner.forward)
+    assert PRODUCTS & set(seen)
+
+
+def test_the_profiler_sees_the_block_operation(backend: Any, build: Any) -> None:
+    runner = build(CASE, "fused", "train")
+    seen = profiled(backend, runner, runner.train)
+    assert (seen["BlockLSTM"], seen["BlockLSTMGrad"]) == (1, 1)
+    assert not PRODUCTS & set(seen)
+
+
+def test_on_a_gpu_the_streams_of_an_xspace_are_read() -> None:
+    """From the message that the profiler writes, as XLA's collector fills it: no GPU is there."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    from backends.tensorflow.kernels import _spans
+
+    space = xplane_pb2.XSpace()
+    plane = space.planes.add(name="/device:GPU:0")
+    for number, (name, line, duration) in enumerate(
+        [
+            ("volta_sgemm_128x64_nn", "Stream #13(Kernel)", 30),
+            ("MemcpyD2D", "Stream #14(MemcpyD2D)", 1),
+            ("MatMul", "TensorFlow Ops", 40),
+        ]
+    ):
+        plane.event_metadata[number].name = name
+        event = plane.lines.add(name=line).events.add()
+        event.metadata_id, event.duration_ps = number, duration
+    assert of_spans(_spans(space), "gpu") == {"volta_sgemm_128x64_nn": 1, "MemcpyD2D": 1}
+    with pytest.raises(RuntimeError, match="CUPTI"):
+        of_spans(_spans(xplane_pb2.XSpace()), "gpu")

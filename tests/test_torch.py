@@ -17,8 +17,10 @@ import backends
 from backends import BACKENDS, Backend, Batch, Unavailable, Unsupported, Weights
 from backends.api import CELL_NAMES, Case, Direction, Lengths, Mode, Runner, unstaged
 from backends.data import make_batch, make_weights
+from backends.kernels import counted
 from backends.reference.network import expected
 from backends.stack import layers, masks_of
+from bench.kernels import Ran, kept, read
 from bench.outputs import check_forward, check_train, probe_gradients
 
 torch = pytest.importorskip("torch")
@@ -519,3 +521,78 @@ def test_importing_the_adapter_starts_no_thread() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "1"
+
+
+class TestKernels:
+    """What the profiler sees of a call, and so whose kernels it is."""
+
+    @staticmethod
+    def seen(backend: Backend, strategy: str, mode: Mode = "forward", **fields: Any) -> Any:
+        case = replace(CASE, layers=1, **fields)
+        built = runner(backend, strategy, case, mode)
+        call = built.forward if mode == "forward" else built.train
+        built.sync(call())
+        return backend.kernels(built, "cpu", lambda: built.sync(call()))
+
+    def test_a_module_is_one_kernel_of_onednn_a_layer(self, torch_backend: Backend) -> None:
+        if not torch.backends.mkldnn.is_available():
+            pytest.skip("this build has no oneDNN")
+        seen = self.seen(torch_backend, "fused")
+        assert seen["aten::mkldnn_rnn_layer"] == 1
+        assert "aten::addmm" not in seen
+        assert "oneDNN RNN" in kept_libraries(seen)
+        assert self.seen(torch_backend, "fused", "train")["aten::mkldnn_rnn_layer_backward"] == 1
+
+    def test_in_float64_it_is_the_frameworks_own_loop(self, torch_backend: Backend) -> None:
+        seen = self.seen(torch_backend, "fused", dtype="float64")
+        assert "aten::mkldnn_rnn_layer" not in seen
+        assert seen["aten::addmm"] >= CASE.seq_len
+        assert kept_libraries(seen) == ["matrix product"]
+
+    def test_a_loop_by_hand_has_its_products_at_each_step(self, torch_backend: Backend) -> None:
+        seen = self.seen(torch_backend, "dynamic")
+        assert seen["aten::addmm"] == 2 * CASE.seq_len
+        assert seen["aten::tanh"] == 2 * CASE.seq_len
+        assert seen["aten::sigmoid"] == 3 * CASE.seq_len
+        assert not {"aten::as_strided", "aten::empty", "aten::view", "aten::slice"} & set(seen)
+
+    def test_on_a_gpu_kernels_count_and_not_the_shadows_of_regions(self) -> None:
+        """With events as `torch.profiler` has them; no GPU is there."""
+        from torch.autograd import DeviceType
+
+        from backends.torch.kernels import _device_events
+
+        def event(name: str, *, region: bool = False, host: bool = False) -> Any:
+            return SimpleNamespace(
+                name=name,
+                device_type=DeviceType.CPU if host else DeviceType.CUDA,
+                is_user_annotation=region,
+                time_range=SimpleNamespace(elapsed_us=lambda: len(name)),
+            )
+
+        events = [
+            event("cudaLaunchKernel", host=True),
+            event("## Call CompiledFxGraph f27y5k ##", region=True),
+            event("triton_poi_fused_add_0"),
+            event("ampere_sgemm_128x32_tn"),
+            event("triton_poi_fused_add_0"),
+        ]
+        seen = counted(_device_events(events), "gpu")
+        assert list(seen.items()) == [("triton_poi_fused_add_0", 2), ("ampere_sgemm_128x32_tn", 1)]
+        with pytest.raises(RuntimeError, match="CUPTI"):
+            counted(_device_events(events[:2]), "gpu")
+
+    @pytest.mark.filterwarnings("ignore:CUDA is not available")
+    def test_a_profiler_without_cupti_refuses(self, torch_backend: Backend) -> None:
+        """It does not fall back to the host's events, which would be taken for kernels."""
+        if torch.profiler.ProfilerActivity.CUDA in torch.profiler.supported_activities():
+            pytest.skip("this build has it")
+        built = runner(torch_backend, "dynamic", CASE)
+        with pytest.raises((AssertionError, RuntimeError)):
+            torch_backend.kernels(built, "gpu", lambda: built.sync(built.forward()))
+
+
+def kept_libraries(seen: Any) -> list[str]:
+    found = read(kept(seen))
+    assert isinstance(found, Ran)
+    return found.libraries

@@ -101,6 +101,15 @@ def test_each_side_has_every_job_and_the_floor_is_that_of_two_workers(tmp_path: 
     assert all(row.floor.measured for row in rows)
 
 
+def test_each_side_says_once_which_kernels_it_ran(tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "python")
+    sides = execute(tmp_path, python, python, plan=sweep("fine", "persistent", blocks=2))
+    for side in sides:
+        (record,) = (record for record in side.records if "kernels" in record.worker)
+        assert (record.job.implementation, record.block) == ("scripted/persistent", 0)
+        assert record.worker["kernels"]["total"] == 3
+
+
 @pytest.mark.parametrize("how", ["raises", "raises-in-turn"])
 @pytest.mark.parametrize("broken", [0, 1])
 def test_a_failure_is_its_sides_and_every_job_has_an_end(

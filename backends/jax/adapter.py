@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 import jax
@@ -14,6 +14,7 @@ from backends.api import Batch, Case, Mode, Runner, Stage, Weights, require_devi
 from backends.devices import gpu_name, is_gpu, lacks_gpu
 from backends.jax import INFO
 from backends.jax.fused import fused, require_cuda
+from backends.jax.kernels import kernels
 from backends.jax.limit import BARE
 from backends.jax.network import LOOPS, looped
 from backends.jax.runner import JaxRunner
@@ -110,6 +111,9 @@ class JaxBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
         """JAX has no LSTM class; cuDNN's vector of weights has no order but its own."""
+
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        return kernels(device, call)
 
 
 def _tf32(on: bool) -> None:

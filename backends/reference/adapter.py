@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 import numpy as np
@@ -116,6 +116,10 @@ class NumpyBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> None:
         """NumPy has no LSTM of its own."""
+
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        """NumPy has no profiler."""
+        return {}
 
 
 def _array(shape: tuple[int, int], dtype: str) -> Array:

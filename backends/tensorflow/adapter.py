@@ -30,6 +30,7 @@ from backends.tensorflow.cudnn import build_cudnn
 from backends.tensorflow.function import FunctionRunner
 from backends.tensorflow.graph import GraphRunner
 from backends.tensorflow.keras import KerasStack
+from backends.tensorflow.kernels import kernels
 from backends.tensorflow.limit import BARE
 from backends.tensorflow.native import native
 from backends.tensorflow.network import Network
@@ -171,6 +172,9 @@ class TensorflowBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
         return native(case, strategy, weights, batch)
+
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        return kernels(runner, device, call)
 
 
 def _described(gpu: tf.config.PhysicalDevice) -> str:

@@ -116,6 +116,7 @@ class GraphRunner:
                 step = self._training(outputs) if mode == "train" else self._keep(outputs, state)
         with stage("session"):
             self._session = v1.Session(graph=self._graph, config=config)
+            self._fetched = step
             self._step: Callable[[], Any] = self._session.make_callable(step)
 
     def _keep(self, outputs: Tensor, state: StateTensors) -> Any:
@@ -187,8 +188,18 @@ class GraphRunner:
     def program_size(self) -> Mapping[str, int]:
         return count_nodes(self._graph)
 
+    def traced(self) -> Any:
+        """What one call did, node by node: a `StepStats`.
+
+        A session has one executor for each set of fetches: this call's is the one of all others.
+        """
+        metadata = v1.RunMetadata()
+        options = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE)
+        self._session.run(self._fetched, options=options, run_metadata=metadata)
+        return metadata.step_stats
+
     def close(self) -> None:
         self._session.close()
         # The session frees its variables only when it is gone, and the graph with its last user.
-        del self._step, self._session, self._graph, self._network, self._inputs
+        del self._step, self._fetched, self._session, self._graph, self._network, self._inputs
         del self._results, self._input_ports, self._weight_ports

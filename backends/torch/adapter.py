@@ -24,6 +24,7 @@ from backends.torch import INFO
 from backends.torch.compiled import build_static
 from backends.torch.fused import build_fused, build_packed
 from backends.torch.graphed import build_graphed
+from backends.torch.kernels import kernels
 from backends.torch.limit import build_launches, build_products
 from backends.torch.loop import build_dynamic
 from backends.torch.native import native
@@ -106,6 +107,9 @@ class TorchBackend:
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
         return native(case, strategy, weights, batch)
+
+    def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
+        return kernels(device, call)
 
 
 def _gpus() -> int:

@@ -29,6 +29,7 @@ from bench.format import plain
 from bench.report import claims_markdown, files, terminal
 from bench.report.checks import outputs
 from bench.report.instrument import identical
+from bench.report.kernels import kernels
 from bench.report.latency import latency
 from bench.report.memory import memory
 from bench.report.model import Layout, Report, RunSummary, Table
@@ -40,7 +41,7 @@ from bench.report.then_and_now import then_and_now
 from bench.report.verdicts import verdict_table
 from bench.store import Run, mapping_in
 
-_TABLES = (static_dynamic, then_and_now, ranking, latency, memory, outputs, identical)
+_TABLES = (static_dynamic, then_and_now, ranking, latency, kernels, memory, outputs, identical)
 
 #: File -> the module whose `render(report) -> str` writes it.
 _DOCUMENTS = {"report.md": "markdown", "report.tex": "latex"}
