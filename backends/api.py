@@ -200,6 +200,19 @@ class Runner(Protocol):
         or in the call it raises whatever it raises, or computes something.
         """
 
+    def rotate(self, copies: int) -> None:
+        """Have the inputs and targets that are bound so many times, each in memory of its own.
+
+        `advance` goes from one to the next, so that a call does not find them in a cache. `bind`
+        and `feed` end it. Runners that compute on the CPU alone may do nothing.
+        """
+
+    def advance(self) -> None:
+        """Let the next call read the next copy, if there are any; no part of a call.
+
+        On return nothing that it did is left for the call to wait for.
+        """
+
     def forward(self) -> Any:
         """Enqueue the forward pass; outputs [B, T, O] and final state stay on the device.
 
@@ -229,6 +242,19 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Release what the runner holds."""
+
+
+class DeviceTimer(Protocol):
+    """The clock of a GPU, which marks what it is given between `start` and `stop`."""
+
+    def start(self) -> None:
+        """Enqueue the first mark."""
+
+    def stop(self) -> None:
+        """Enqueue the second mark."""
+
+    def seconds(self) -> float:
+        """Seconds from one mark to the other; only when all that was enqueued is computed."""
 
 
 class Backend(Protocol):
@@ -262,6 +288,9 @@ class Backend(Protocol):
         does where a GPU is full; more than the GPU has is no limit but its own. Raises
         `Unavailable` where the device is not there, `RuntimeError` where the limit was not taken.
         """
+
+    def timer(self, device: str) -> DeviceTimer | None:
+        """A clock of the GPU's own; None for a CPU, and where the framework has none."""
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         """Build a runner: graph, module or compiled program.

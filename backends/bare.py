@@ -28,6 +28,12 @@ class BareRunner:
     def feed(self, batch: Batch) -> None:
         """See `load`."""
 
+    def rotate(self, copies: int) -> None:
+        """See `load`."""
+
+    def advance(self) -> None:
+        """See `load`."""
+
     def forward(self) -> Any:
         """Enqueue all kernels, one after the other."""
         raise NotImplementedError

@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from backends.api import Case
+from backends.devices import is_gpu
 from bench import outcome as outcomes
 from bench.beacon import Beacon
 from bench.launch import Team, Worker
@@ -23,7 +23,7 @@ from bench.outcome import Outcome, Seat, request
 from bench.record import Job, Record, Status
 from bench.sampling import Sampling
 from bench.sources import ServerDied, WorkerDied, WorkerHung
-from bench.watch import Watch
+from bench.watch import Unwatched
 
 #: What a turn may take beyond what its calls took when they were warm, times `PATIENCE`.
 TURN_LIMIT_S = 300.0
@@ -52,7 +52,7 @@ class Block:
         alone: bool = False,
         kernels: bool = False,
         rivals: Team | None = None,
-        watch: Watch | None = None,
+        watch: Unwatched | None = None,
     ) -> None:
         """Jobs differ in their `Job.arm`; `expected` has the oracle's file of each one's case.
 
@@ -60,10 +60,11 @@ class Block:
         `kernels` what it runs. With `rivals`, another team's workers do the same jobs in turns with
         the first one's. `watch` looks at the GPU in turns; those at a low clock are set aside.
         """
+        self._case = jobs[0].case
         self._teams = [team] if rivals is None else [team, rivals]
         self._expected = expected
         self._sampling = sampling
-        self._watch = watch
+        self._watch = watch or Unwatched()
         outcomes = [Outcome(job=job, side=n) for n in range(len(self._teams)) for job in jobs]
         self._outcomes = {outcome.arm: outcome for outcome in outcomes}
         self._workers: dict[Seat, Worker] = {}
@@ -110,9 +111,11 @@ class Block:
         self._take_turns(turns)
         for outcome in self._of(None, Status.OK):
             self._recheck(outcome)
-        if self._alone_too:
-            for seat in list(self._workers):
-                self._alone(seat, max(4, turns))
+        for seat in list(self._workers):
+            if self._alone_too:
+                self._by_itself(seat, "alone", max(4, turns))
+            if is_gpu(self._case.device):
+                self._by_itself(seat, "device", max(4, turns))
         self._kernels()
 
     def _of(self, seat: Seat | None, status: Status | None) -> list[Outcome]:
@@ -195,16 +198,14 @@ class Block:
         token = uuid.uuid4().hex
         for outcome in self._of(None, Status.OK):
             outcome.worker["turns"] = token
-        if self._watch is not None:
-            self._watch.begin()
+        self._watch.begin()
         for number in range(turns):
             self._row += 1
             seats = [seat for seat in self._seats if seat in self._workers]
             for seat in seats if number % 2 == 0 else reversed(seats):
-                with nullcontext() if self._watch is None else self._watch.during(number):
+                with self._watch.during(number):
                     self._turn(seat)
-        if self._watch is not None:
-            self._set_aside(self._watch.low_turns())
+        self._set_aside(self._watch.low_turns())
 
     def _set_aside(self, turns: Collection[int]) -> None:
         """Take out what all arms were timed at in these turns: they stay paired."""
@@ -235,19 +236,22 @@ class Block:
             switches = outcome.worker.get("involuntary_switches", 0)
             outcome.worker["involuntary_switches"] = switches + reply["involuntary_switches"]
 
-    def _alone(self, seat: Seat, samples: int) -> None:
-        """Each arm of a worker by itself. What fails here costs these samples and no others."""
+    def _by_itself(self, seat: Seat, op: str, samples: int) -> None:
+        """Each arm of a worker by itself: timed as in turns, or by the GPU's clock.
+
+        What fails here costs these samples and no others.
+        """
         arms = [outcome.arm for outcome in self._of(seat, Status.OK)]
         if not arms:
             return
-        how = {"op": "alone", "samples": samples}
+        how = {"op": op, "samples": samples}
         reply, running, error = self._timed(seat, arms, how, calls=2 * (samples + 1))
         if error is None and reply["status"] == Status.OK:
             for name, found in reply["samples"].items():
-                self._outcomes[name].samples["alone"] = found
+                self._outcomes[name].samples[op] = found
             return
         why = reply["reason"] if error is None else str(error)
-        self._outcomes[running].worker["alone"] = f"failed by itself, after the turns: {why}"
+        self._outcomes[running].worker[op] = f"failed by itself, after the turns: {why}"
 
     def _kernels(self) -> None:
         for outcome in self._of(None, Status.OK):

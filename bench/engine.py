@@ -13,13 +13,12 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from backends.api import Case
-from backends.devices import is_gpu
 from bench import durable, gpus, machine
 from bench.block import Block
 from bench.capacity import capacity
@@ -37,7 +36,7 @@ from bench.selection import absent_backends
 from bench.sources import WorkerDied, WorkerHung
 from bench.store import Store
 from bench.sweep import Setting, Sweep
-from bench.watch import Watch, with_memory
+from bench.watch import Unwatched, with_memory
 
 #: What has begun may take so many budgets, since estimates err, and is cut off then. One that does
 #: not answer for that share of a budget hangs: it must not take the others' time.
@@ -100,7 +99,7 @@ class Engine:
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
         self._interpreters = interpreters
-        self._watches = {name: gpus.watch(name) for name in sweep.axes.device if is_gpu(name)}
+        self._watches = {name: gpus.watch(name) for name in sweep.axes.device}
         self._absent = absent_backends(sweep, interpreters)
 
     def run(self, progress: Progress) -> str:
@@ -221,7 +220,7 @@ class Engine:
                 self._half_done,
                 alone=block == 0,
                 kernels=block == 0,
-                watch=self._watches.get(setting[0].device),
+                watch=self._watches[setting[0].device],
             )
             records = work.run(block)
             self._keep(records, self._end(setting))
@@ -234,7 +233,7 @@ class Engine:
         for job in others:
             self._go_on(self._estimate(job))
             watch = self._begin(setting)
-            with nullcontext() if watch is None else watch.during(None):
+            with watch.during(None):
                 if job.measure == "capacity":
                     record = capacity(team, job, block, self._sweep, lambda: self._go_on(0.0))
                 else:
@@ -242,18 +241,16 @@ class Engine:
             self._keep([with_memory(record, watch)], self._end(setting))
             self._advance(job, 1.0)
 
-    def _begin(self, setting: Setting) -> Watch | None:
-        """Something is measured from now on; who watches the GPU that it is on."""
-        watch = self._watches.get(setting[0].device)
-        if watch is not None:
-            watch.begin()
+    def _begin(self, setting: Setting) -> Unwatched:
+        """Something is measured from now on; who looks at the device that it is on."""
+        watch = self._watches[setting[0].device]
+        watch.begin()
         self._gate.begin()
         return watch
 
     def _end(self, setting: Setting) -> dict[str, Any]:
         """It is over: what disturbed it."""
-        noise, watch = self._gate.end(), self._watches.get(setting[0].device)
-        return noise if watch is None else watch.end(noise)
+        return self._watches[setting[0].device].end(self._gate.end())
 
     def _settle(self, jobs: Sequence[Job], block: int) -> list[Job]:
         """Write the records of jobs whose end is known without running; return the others.

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
-from backends.devices import gpu_name, gpu_number
-from bench.watch import Watch
+from backends.devices import gpu_name, gpu_number, is_gpu
+from bench.watch import Unwatched, Watch
 
 try:
     import pynvml
@@ -133,16 +133,16 @@ class Nvml:
         return None if found is None else {process.pid for process in found}
 
 
-def watch(device: str) -> Watch | None:
-    """Somebody who watches a GPU while it is measured on; None where the driver tells nothing."""
-    if pynvml is None:
-        return None
+def watch(device: str) -> Unwatched:
+    """Who looks at a device while it is measured on: a `Watch` where a driver tells of it."""
+    if pynvml is None or not is_gpu(device):
+        return Unwatched()
     try:
         pynvml.nvmlInit()
         handle = _handle(pynvml, gpu_number(device))
     except pynvml.NVMLError:
-        return None
-    return None if handle is None else Watch(Nvml(pynvml, handle))
+        return Unwatched()
+    return Unwatched() if handle is None else Watch(Nvml(pynvml, handle))
 
 
 def memory_bytes(device: str) -> int | None:

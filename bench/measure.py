@@ -1,6 +1,7 @@
 """The only file that reads a clock.
 
-A **sample** is the time of `inner` calls, each synchronised, divided by `inner`. A **palindrome**
+A **sample** is the time of `inner` calls, each synchronised, divided by `inner`; what goes before
+the calls of an arm is left out, by a clock that is read around each. A **palindrome**
 calls all arms of a worker once in order and once in reverse (A B C C B A), so that a drift of the
 host that is linear over it adds the same to every arm. A **turn** is what a worker does while it
 holds the token: one discarded pass that refills the caches, then palindromes.
@@ -15,6 +16,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+
+from backends.api import DeviceTimer
 
 #: Nanoseconds from an arbitrary origin, never going back.
 Clock = Callable[[], int]
@@ -70,12 +73,21 @@ def collector_off() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One thing that is timed: `call` enqueues, `sync` blocks until its result is there."""
+    """One thing that is timed: `call` enqueues, `sync` blocks until its result is there.
+
+    `before` comes before each call, and is not timed.
+    """
 
     name: str
     call: Callable[[], Any]
     sync: Callable[[Any], None]
     inner: int = 1
+    before: Callable[[], None] | None = None
+
+    def ready(self) -> None:
+        """What goes before a call and is not timed."""
+        if self.before is not None:
+            self.before()
 
     def sized(self, call_s: float) -> Arm:
         """The same with an inner loop that makes a sample of `SAMPLE_S` or longer."""
@@ -84,6 +96,8 @@ class Arm:
 
 def sample(arm: Arm, now: Clock = clock) -> float:
     """Seconds a call, over `arm.inner` synchronised calls."""
+    if arm.before is not None:
+        return _sample_apart(arm, now)
     call, sync = arm.call, arm.sync
     start = now()
     for _ in range(arm.inner):
@@ -91,11 +105,40 @@ def sample(arm: Arm, now: Clock = clock) -> float:
     return (now() - start) / 1e9 / arm.inner
 
 
+def _sample_apart(arm: Arm, now: Clock) -> float:
+    """The same of calls that something comes before, each timed by itself."""
+    call, sync, ready, total = arm.call, arm.sync, arm.ready, 0
+    for _ in range(arm.inner):
+        ready()
+        start = now()
+        sync(call())
+        total += now() - start
+    return total / 1e9 / arm.inner
+
+
+def by_device(arm: Arm, timer: DeviceTimer, count: int) -> list[float]:
+    """Seconds that the GPU had a call, by its own clock: from where its work began to its end.
+
+    The time at which the GPU waits for the next kernel is in it. One mark before and one behind
+    each call; the calls are those that `sample` times, after it, so that nobody pays for the marks.
+    """
+    times: list[float] = []
+    for _ in range(count):
+        arm.ready()
+        timer.start()
+        out = arm.call()
+        timer.stop()
+        arm.sync(out)
+        times.append(timer.seconds())
+    return times
+
+
 def warm_up(arm: Arm, *, calls: int, seconds: float, now: Clock = clock) -> float:
     """Call until both bounds are reached; seconds a call over the second half."""
     times: list[int] = []
     start = now()
     while len(times) < calls or now() - start < seconds * 1e9:
+        arm.ready()
         before = now()
         arm.sync(arm.call())
         times.append(now() - before)
@@ -112,6 +155,7 @@ def turn(
     with collector_off():
         for number, arm in numbered:
             show(number)
+            arm.ready()
             arm.sync(arm.call())
         for _ in range(palindromes):
             for number, arm in (*numbered, *reversed(numbered)):

@@ -122,11 +122,12 @@ class Record:
     """What one job left of one block.
 
     `samples` holds raw seconds by phase: "create", "build", "load", "first" (one value each),
-    "steady" (consecutive pairs belong to one palindrome, see `bench.measure`), and "stage:<name>"
-    for the named parts of a build. A steady sample is the time of `inner` calls divided by
-    `inner`. `values` holds bytes, counts and lengths (of a capacity job see `bench.capacity`, of a
-    behaviour job `bench.behaviour`), `errors` the largest absolute and relative error against the
-    oracle by part. Numbers may be NaN or infinite: `bench.belief` says what to believe.
+    "steady" (consecutive pairs belong to one palindrome, see `bench.measure`), "alone" (the same of
+    an arm by itself), "device" (calls by the GPU's own clock), and "stage:<name>" for the named
+    parts of a build. A steady sample is the time of `inner` calls divided by `inner`. `values`
+    holds bytes, counts and lengths (of a capacity job see `bench.capacity`, of a behaviour job
+    `bench.behaviour`), `errors` the largest absolute and relative error against the oracle by part.
+    Numbers may be NaN or infinite: `bench.belief` says what to believe.
     """
 
     job: Job

@@ -24,10 +24,12 @@ from backends.api import (
     unstaged,
 )
 from backends.data import make_batch, make_weights
+from backends.devices import is_gpu
 from bench import measure, outputs
 from bench.axes import RIDING
 from bench.expectation import read_expected
 from bench.record import Status
+from bench.rotation import copies
 
 
 class Subject:
@@ -70,6 +72,16 @@ class Subject:
     def load(self) -> None:
         self.runner.load(self.weights)
         self.runner.bind(self.batch)
+
+    def rotate(self) -> None:
+        """On a GPU, have the inputs in so many copies that no call finds its own in the cache."""
+        number = copies(self.case, self.mode) if self.on_gpu else 0
+        if number:
+            self.runner.rotate(number)
+
+    @property
+    def on_gpu(self) -> bool:
+        return is_gpu(self.case.device)
 
     def call(self) -> Any:
         return self.runner.forward() if self.mode == "forward" else self.runner.train()

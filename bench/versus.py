@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.api import Case, Mode
-from bench import machine
+from bench import gpus, machine
 from bench.block import Block
 from bench.durable import full_disk_told
 from bench.engine import Progress, describe, stamped, unmeasured
@@ -33,6 +33,7 @@ from bench.record import Job, Record, Status
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
+from bench.watch import Unwatched, with_memory
 
 #: The runs' folders within the one that is named.
 SIDES = ("old", "new")
@@ -176,6 +177,7 @@ class _Versus:
         manifest = sides[0].manifest
         self._order = random.Random(manifest["seed"])
         self._gate = Gate(manifest["cpus"], wait_s=sweep.sampling.quiet_wait_s)
+        self._watches = {name: gpus.watch(name) for name in sweep.axes.device}
         self._expected: dict[Case, Path] = {}
         self._names = sorted(sweep.backends())
 
@@ -251,7 +253,7 @@ class _Versus:
         if not jobs:
             return tuple({} for _ in self._sides)
         self._gate.wait()
-        self._gate.begin()
+        watch = self._begin(jobs[0])
         work = Block(
             teams[0],
             jobs,
@@ -261,14 +263,23 @@ class _Versus:
             lambda job: self._advance(job, 0.5),
             kernels=block == 0,
             rivals=teams[1],
+            watch=watch,
         )
-        records, noise = work.run(block), self._gate.end()
+        records = work.run(block)
+        noise = watch.end(self._gate.end())
         of_sides = records[: len(jobs)], records[len(jobs) :]
         for side, found in zip(self._sides, of_sides, strict=True):
             side.keep(found, noise)
         for record in records:
             self._advance(record.job, 0.5)
         return tuple(steady_failures(found, block) for found in of_sides)
+
+    def _begin(self, job: Job) -> Unwatched:
+        """Something is measured from now on; who looks at the device that it is on."""
+        watch = self._watches[job.case.device]
+        watch.begin()
+        self._gate.begin()
+        return watch
 
     def _alone(
         self,
@@ -287,9 +298,11 @@ class _Versus:
         for n in (first, 1 - first):
             before = failed[n].get((job.implementation, job.case, job.mode))
             if before is None:
-                self._gate.begin()
-                record = alone(teams[n], job, block, expected)
-                self._sides[n].keep([record], self._gate.end())
+                watch = self._begin(job)
+                with watch.during(None):
+                    record = alone(teams[n], job, block, expected)
+                noise = watch.end(self._gate.end())
+                self._sides[n].keep([with_memory(record, watch)], noise)
             else:
                 self._sides[n].keep([unmeasured(job, block, before.status, before.reason)])
             self._advance(job, 1.0)

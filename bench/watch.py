@@ -18,7 +18,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from statistics import median
 from typing import Any, Protocol
@@ -63,7 +63,36 @@ def family() -> set[int]:
     return {this.pid, *(child.pid for child in this.children(recursive=True))}
 
 
-class Watch:
+class Unwatched:
+    """Looks at nothing: on a CPU, and at a GPU of which no driver tells."""
+
+    def begin(self) -> None:
+        """A block starts, or starts again: what was seen of it is forgotten."""
+
+    def during(self, turn: int | None) -> AbstractContextManager[None]:
+        """Look all through the body, a part of this turn.
+
+        None is outside of turns: there the clock does not count, and memory does.
+        """
+        return nullcontext()
+
+    def low_turns(self) -> set[int]:
+        """The turns of this block below `LOW` of the usual clock; none where all of them are."""
+        return set()
+
+    def memory_peak(self) -> float | None:
+        """The most that was in use outside of turns, above what was at first [bytes].
+
+        None where the driver does not tell, or somebody else was there: some of it may be theirs.
+        """
+        return None
+
+    def end(self, noise: Mapping[str, Any]) -> dict[str, Any]:
+        """The block has ended: what a gate says of it, with what was seen of the GPU."""
+        return dict(noise)
+
+
+class Watch(Unwatched):
     """Looks at one GPU, block by block."""
 
     def __init__(
@@ -79,7 +108,6 @@ class Watch:
         self.begin()
 
     def begin(self) -> None:
-        """A block starts, or starts again: what was seen of it is forgotten."""
         self._clocks: dict[int, list[float]] = defaultdict(list)
         self._used: list[float] = []
         self._slowed: set[str] = set()
@@ -89,10 +117,6 @@ class Watch:
 
     @contextmanager
     def during(self, turn: int | None) -> Iterator[None]:
-        """Look all through the body, a part of this turn.
-
-        None is outside of turns: there the clock does not count, and memory does.
-        """
         if turn is None:
             self._see_memory()  # before anything in the body takes some
         done = threading.Event()
@@ -124,10 +148,6 @@ class Watch:
             self._used.append(used)
 
     def memory_peak(self) -> float | None:
-        """The most that was in use outside of turns, above what was at first [bytes].
-
-        None where the driver does not tell, or somebody else was there: some of it may be theirs.
-        """
         if not self._used or self._foreign():
             return None
         return max(self._used) - self._used[0]
@@ -152,7 +172,6 @@ class Watch:
         return {turn: median(clocks) for turn, clocks in self._clocks.items() if clocks}
 
     def low_turns(self) -> set[int]:
-        """The turns of this block below `LOW` of the usual clock; none where all of them are."""
         found = self._medians()
         usual = self._usual(found)
         low = {turn for turn, clock in found.items() if clock < LOW * usual}
@@ -162,7 +181,6 @@ class Watch:
         return median([*self._before, *found.values()]) if found else 0.0
 
     def end(self, noise: Mapping[str, Any]) -> dict[str, Any]:
-        """The block has ended: what a gate says of it, with what was seen of the GPU."""
         found = self._medians()
         usual, low = self._usual(found), self.low_turns()
         here = median(found.values()) if found else None
@@ -183,9 +201,9 @@ class Watch:
         return {**noise, "quiet": not said, "reasons": said, "gpu": gpu}
 
 
-def with_memory(record: Record, watch: Watch | None) -> Record:
+def with_memory(record: Record, watch: Unwatched) -> Record:
     """A memory job's record with the driver's account of the GPU's memory, where there is one."""
-    peak = None if watch is None else watch.memory_peak()
+    peak = watch.memory_peak()
     if record.job.measure != "memory" or record.status != Status.OK or peak is None:
         return record
     return replace(record, values={**record.values, NVML_PEAK: peak})

@@ -84,6 +84,7 @@ class Worker:
             "turn": self._turn,
             "alone": self._alone,
             "recheck": self._recheck,
+            "device": self._device,
             "kernels": self._kernels,
         }
         try:
@@ -122,7 +123,13 @@ class Worker:
         reply = verdict(subject.check(first))
         if reply["status"] == Status.OK:
             name = request["arm"]
-            self._arms[name] = measure.Arm(name=name, call=subject.call, sync=subject.runner.sync)
+            subject.rotate()
+            self._arms[name] = measure.Arm(
+                name=name,
+                call=subject.call,
+                sync=subject.runner.sync,
+                before=subject.runner.advance if subject.on_gpu else None,
+            )
             self._subjects[name] = subject
         return {**reply, "values": subject.program()}
 
@@ -229,7 +236,24 @@ class Worker:
 
     def _recheck(self, request: Mapping[str, Any]) -> Reply:
         """One arm, after it was timed."""
-        return verdict(self._subjects[request["arm"]].check_again())
+        subject = self._subjects[request["arm"]]
+        reply = verdict(subject.check_again())
+        subject.rotate()  # the check has bound another batch, and this one again
+        return reply
+
+    def _device(self, request: Mapping[str, Any]) -> Reply:
+        """Samples of arms by the GPU's own clock; of none whose framework cannot read it."""
+
+        def measured(arms: list[measure.Arm], show: measure.Show) -> dict[str, list[float]]:
+            samples: dict[str, list[float]] = {}
+            for number, arm in enumerate(arms):
+                show(number)
+                timer = self._backend().timer(self._subjects[arm.name].case.device)
+                if timer is not None:
+                    samples[arm.name] = measure.by_device(arm, timer, request["samples"])
+            return samples
+
+        return self._timed(request, measured)
 
     def _kernels(self, request: Mapping[str, Any]) -> Reply:
         """What a call of an arm runs. Nothing is timed in this process any more."""

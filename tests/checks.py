@@ -117,6 +117,35 @@ def _part(batch: Batch, start: int, end: int) -> Batch:
     )
 
 
+def copies_are_of_the_batch(build: Build, case: Case) -> None:
+    """Whichever copy is read, it is the batch that was bound; another batch is bound to no copy."""
+    weights, batch = data(case)
+    _, other = data(replace(case, seed=case.seed + 1))
+    with ready(build, case, "forward", weights, batch) as runner:
+        runner.rotate(2)
+        for _ in range(3):
+            runner.advance()
+            _assert_forward(case, _call(runner), weights, batch)
+        runner.bind(other)
+        runner.advance()
+        _assert_forward(case, _call(runner), weights, other)
+
+
+def copies_are_of_the_batch_in_training(build: Build, case: Case) -> None:
+    """The same of the targets: a step on a copy leaves the weights that one on the batch does."""
+    weights, batch = data(case)
+    with ready(build, case, "train", weights, batch) as runner:
+        truth = expected(case, weights, batch).loss
+        runner.rotate(2)
+        for _ in range(3):
+            runner.load(weights)
+            runner.advance()
+            out = runner.train()
+            runner.sync(out)
+            loss = runner.fetch_loss(out)
+            np.testing.assert_allclose(loss, truth, rtol=tolerance(case).loss)
+
+
 def work_grows_with_time(build: Build, case: Case) -> None:
     """A forward call with T=128 takes more than twice as long as one with T=8.
 

@@ -290,9 +290,54 @@ class GrowsOnGpu(Scripted):
         GPU.take(self._case.seq_len * -1e6)
 
 
+class Rotates(Scripted):
+    """Refuses a second call with the same copy, and more calls without any than a check has."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case)
+        self._copies, self._fresh, self._without = 0, False, 0
+
+    def bind(self, batch: Batch) -> None:
+        super().bind(batch)
+        self._copies = 0
+
+    def rotate(self, copies: int) -> None:
+        self._copies, self._without = copies, 0
+
+    def advance(self) -> None:
+        self._fresh = True
+
+    def forward(self) -> Any:
+        if self._copies and not self._fresh:
+            raise RuntimeError(f"one of {self._copies} copies was read twice")
+        self._without += not self._copies
+        if self._fresh and self._without > 2:
+            raise RuntimeError(f"timed {self._without} calls without a copy")
+        self._fresh = False
+        return super().forward()
+
+
+class ScriptedTimer:
+    """A GPU's clock by which each call takes 0.25 ms, and which is read after both marks."""
+
+    def __init__(self) -> None:
+        self._marks = 0
+
+    def start(self) -> None:
+        self._marks = 1
+
+    def stop(self) -> None:
+        self._marks += 1
+
+    def seconds(self) -> float:
+        assert self._marks == 2
+        return 2.5e-4
+
+
 _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "fine": Scripted,
     "fine-too": Scripted,
+    "rotates": Rotates,
     "slow": Slow,
     "allocates": Allocates,
     "takes-gpu-memory": TakesGpuMemory,
@@ -342,6 +387,9 @@ class ScriptedBackend:
         """Beyond what somebody else's arrays take, which is another allocator's."""
         require_device(self, device)
         GPU.limit = GPU.now + limit_bytes
+
+    def timer(self, device: str) -> ScriptedTimer | None:
+        return ScriptedTimer() if device in _devices()[1:] else None
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         require_device(self, case.device)

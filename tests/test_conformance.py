@@ -26,6 +26,8 @@ from tests.checks import (
     Build,
     Check,
     a_state_carries_on,
+    copies_are_of_the_batch,
+    copies_are_of_the_batch_in_training,
     fetch_survives_rebind,
     forward_is_the_oracles,
     nothing_is_constant,
@@ -204,10 +206,12 @@ CHECKS: dict[Check, Mode] = {
     nothing_is_constant: "forward",
     padding_is_ignored: "forward",
     a_state_carries_on: "forward",
+    copies_are_of_the_batch: "forward",
     work_grows_with_time: "forward",
     nothing_is_constant_in_training: "train",
     two_steps_are_the_oracles: "train",
     padding_is_ignored_in_training: "train",
+    copies_are_of_the_batch_in_training: "train",
 }
 
 

@@ -16,8 +16,9 @@ from bench.evidence import groups_of
 from bench.memory import peaks
 from bench.record import Status
 from bench.report import build
+from bench.rotation import copies
 from tests.reading import table
-from tests.scripted_runs import missing, of, on_devices, sweep
+from tests.scripted_runs import execute, missing, of, on_devices, sweep
 
 CASE = Case(cell="lstm", seq_len=2, batch=1, inputs=1, hidden=1)
 
@@ -114,6 +115,52 @@ def test_on_a_gpu_the_peak_is_its_allocator_s_and_the_host_s_stands_beside_it(
     assert 0 <= on_gpu["host_peak_bytes"] < 20e6
     assert on_cpu["peak_bytes"] < 20e6
     assert "host_peak_bytes" not in on_cpu
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_on_a_gpu_no_call_finds_its_inputs_in_the_cache_and_its_own_clock_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = sweep("fine", "rotates", blocks=2)
+    found = on_devices(tmp_path, plan, monkeypatch, "cpu", "gpu")
+    steady = [r for r in of(found, "rotates", "steady") if r.status == Status.OK]
+    assert {(r.job.case.device, r.block) for r in steady} == {
+        *(("cpu", 0), ("cpu", 1), ("gpu", 0), ("gpu", 1))
+    }
+    for record in steady:
+        # Timed alone too, after the check that bound other data.
+        assert ("alone" in record.samples) == (record.block == 0)
+        own = record.samples.get("device")
+        assert own is None if record.job.case.device == "cpu" else set(own or []) == {2.5e-4}
+    latency = table(build([found]), "latency")
+    assert sum(name.startswith("by the GPU") for name in latency.columns()) == 1
+    on_gpu = latency.frame[latency.frame["device"] == "gpu"].set_index("implementation")
+    assert on_gpu.loc["scripted/rotates", "gpu_s"] == 2.5e-4
+    assert on_gpu.loc["scripted/rotates", "gpu_s_workers"] == 2
+    assert "events" in latency.caption
+    on_cpu = table(build([execute(tmp_path / "cpu", plan)]), "latency")
+    assert not [name for name in on_cpu.columns() if name.startswith("by the GPU")]
+
+
+@pytest.mark.parametrize(
+    ("case", "number"),
+    [
+        ({"batch": 64, "seq_len": 100, "inputs": 512}, 1 + 20),  # 13.1 MB
+        ({"batch": 1, "seq_len": 1}, 128),
+        ({"batch": 1000, "seq_len": 1000, "inputs": 64}, 0),  # 256 MB: no cache holds it
+    ],
+)
+def test_copies_are_larger_together_than_a_cache_and_not_too_many(
+    case: dict[str, int], number: int
+) -> None:
+    sizes = {"batch": 2, "seq_len": 2, "inputs": 8, "hidden": 8}
+    assert copies(Case(cell="lstm", device="gpu", **{**sizes, **case}), "forward") == number
+
+
+def test_targets_count_in_training() -> None:
+    case = Case(cell="lstm", seq_len=100, batch=64, inputs=512, hidden=512, dtype="bfloat16")
+    assert copies(case, "forward") == 1 + 40
+    assert copies(case, "train") == 1 + 20
 
 
 def test_a_gpu_of_which_nobody_tells_has_no_peak() -> None:

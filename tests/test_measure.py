@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from bench.measure import (
     Arm,
     Stopwatch,
     alone,
+    by_device,
     overhead,
     sample,
     turn,
@@ -49,6 +50,48 @@ def test_a_sample_is_the_mean_of_its_calls_and_includes_the_sync() -> None:
     host = Host()
     assert sample(host.arm("a", 2_000, sync_ns=500, inner=4), host.clock) == pytest.approx(2.5e-6)
     assert host.calls == ["a"] * 4
+
+
+def test_what_goes_before_a_call_is_not_timed() -> None:
+    host = Host()
+
+    def before() -> None:
+        host.calls.append("before")
+        host.now_ns += 1_000_000
+
+    arm = replace(host.arm("a", 2_000, sync_ns=500, inner=3), before=before)
+    assert sample(arm, host.clock) == pytest.approx(2.5e-6)
+    assert host.calls == ["before", "a"] * 3
+    assert warm_up(arm, calls=4, seconds=0, now=host.clock) == pytest.approx(2.5e-6)
+    assert turn([arm], palindromes=1, now=host.clock) == {"a": pytest.approx([2.5e-6] * 2)}
+    assert host.calls == ["before", "a"] * (3 + 4 + 1 + 2 * 3)
+
+
+@dataclass
+class Marks:
+    """A device's clock that follows the host's."""
+
+    host: Host
+    at: list[int] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.at = [self.host.now_ns]
+
+    def stop(self) -> None:
+        self.at.append(self.host.now_ns)
+
+    def seconds(self) -> float:
+        self.host.calls.append("read")
+        return (self.at[1] - self.at[0]) / 1e9
+
+
+def test_by_the_device_s_clock_a_call_is_what_lies_between_its_marks() -> None:
+    host = Host()
+    arm = replace(
+        host.arm("a", 2_000, sync_ns=500), before=lambda: host.calls.append("before"), inner=9
+    )
+    assert by_device(arm, Marks(host), 2) == pytest.approx([2e-6, 2e-6])
+    assert host.calls == ["before", "a", "read"] * 2
 
 
 def test_a_turn_discards_one_pass_and_then_goes_there_and_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -16,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import block, gpus, watch
+from bench import block, gpus, run, versus, watch
 from bench.measure import PALINDROMES_PER_TURN
 from bench.store import Run
-from bench.watch import LOW, NVML_PEAK, Watch
+from bench.watch import LOW, NVML_PEAK, Unwatched, Watch
+from tests import scripted
 from tests.scripted_runs import of, on_devices, sweep
 from tests.test_gpus import Nvml
 
@@ -161,9 +163,10 @@ def test_the_driver_is_asked_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -
     assert (gpu.clock_mhz(), gpu.slowed(), gpu.processes()) == (None, set(), None)
     assert (gpu.used_bytes(), gpu.total_bytes()) == (None, None)
     monkeypatch.setattr(gpus, "pynvml", None)
-    assert gpus.watch("gpu") is None
+    assert type(gpus.watch("gpu")) is Unwatched
     monkeypatch.setattr(gpus, "pynvml", Nvml("nvmlInit"))
-    assert gpus.watch("gpu") is None
+    assert type(gpus.watch("gpu")) is Unwatched
+    assert type(gpus.watch("cpu")) is Unwatched
 
 
 def looked_at(gpu: Gpu, looks: int) -> Watch:
@@ -228,6 +231,35 @@ def test_turns_at_a_low_clock_are_set_aside_of_all_arms_and_counted(
     (undisturbed,) = of(run_on(Gpu(), tmp_path / "too", monkeypatch), "fine", "steady")
     assert undisturbed.worker["noise"]["gpu"]["turns_set_aside"] == 0
     assert count == len(undisturbed.samples["steady"]) - 2 * PALINDROMES_PER_TURN
+
+
+@pytest.mark.usefixtures("scripted_backend")
+def test_two_environments_side_by_side_lose_the_same_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a turn are two workers of each side, the first one and its twin.
+    gpu = Gpu([1000.0] * 4 + [300.0] * 4, processes=lambda: {1, 99}, used=[1e9])
+    monkeypatch.setattr(gpus, "watch", lambda _device: Watch(gpu, own=lambda: {os.getpid(), 1}))
+    monkeypatch.setattr(block, "turns_needed", lambda *_, **__: 4)
+    monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
+    plan = sweep("fine", "fine-too", blocks=1)
+    sides = versus.execute(
+        replace(plan, axes=replace(plan.axes, device=("gpu",))),
+        tmp_path / "out",
+        (Path(sys.executable), Path(sys.executable)),
+        threads=1,
+        start="fork",
+        command="test",
+        progress=run.Silent(),
+    )
+    for side in sides:
+        found = [r for r in side.records if r.status == "ok"]
+        assert {r.job.measure for r in found} == {"steady", "cold", "memory"}
+        for record in found:
+            assert "another process computed on the GPU" in record.worker["noise"]["reasons"]
+        steady = [r for r in found if r.job.measure == "steady"]
+        assert {r.worker["noise"]["gpu"]["turns_set_aside"] for r in steady} == {1}
+        assert {len(r.samples["steady"]) for r in steady} == {3 * 2 * PALINDROMES_PER_TURN}
 
 
 @pytest.mark.usefixtures("scripted_backend")

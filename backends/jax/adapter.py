@@ -95,6 +95,9 @@ class JaxBackend:
             raise RuntimeError("XLA's allocator does not tell its limit")
         return int(told)
 
+    def timer(self, device: str) -> None:
+        """JAX has no events of a stream."""
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

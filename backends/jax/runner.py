@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import cycle
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ class JaxRunner:
         self._network = network
         self._mode = mode
         self._device = device
+        self._copies: Iterator[Any] | None = None
         program, arguments = _program(case, network, mode, device)
         donated = (0,) if mode == "train" else ()
         with stage("trace"):
@@ -50,11 +52,20 @@ class JaxRunner:
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
-        case = self._case
-        self._data = self._resident((batch.x, batch.lengths, initial_state(case, batch)))
-        if self._mode == "train":
-            rate = np.asarray(batch.learning_rate, case.dtype)
-            self._data += self._resident((batch.targets, rate))
+        case, trains = self._case, self._mode == "train"
+        self._copies = None
+        self._inputs = self._resident((batch.x, batch.targets) if trains else (batch.x,))
+        self._constant = self._resident((batch.lengths, initial_state(case, batch)))
+        rate = np.asarray(batch.learning_rate, case.dtype)
+        self._rate = self._resident((rate,) if trains else ())
+
+    def rotate(self, copies: int) -> None:
+        bound = jax.tree.map(np.asarray, self._inputs)
+        self._copies = cycle([self._resident(bound) for _ in range(copies)])
+
+    def advance(self) -> None:
+        if self._copies is not None:
+            self._inputs = next(self._copies)
 
     def forward(self) -> Any:
         return self._call("forward")
@@ -94,12 +105,14 @@ class JaxRunner:
 
     def close(self) -> None:
         del self._traced, self._compiled
-        self._weights = self._data = ()
+        self._weights = self._inputs = self._constant = ()
+        self._copies = None
 
     def _call(self, mode: Mode) -> Any:
         if mode != self._mode:
             raise ValueError(f"built for mode {self._mode!r}, not for {mode!r}")
-        return self._compiled(self._weights, *self._data)
+        x, *targets = self._inputs
+        return self._compiled(self._weights, x, *self._constant, *targets, *self._rate)
 
     def _resident(self, tree: Any) -> Any:
         """Copies on the device: the caller may go on to change its own arrays.

@@ -45,6 +45,9 @@ class OnnxBackend:
         """There is no GPU to limit: `Unavailable`."""
         require_device(self, device)
 
+    def timer(self, device: str) -> None:
+        """ONNX Runtime computes on the CPU here."""
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

@@ -77,6 +77,12 @@ class OnnxRunner:
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
 
+    def rotate(self, copies: int) -> None:
+        """See `Runner`: it computes on the CPU alone."""
+
+    def advance(self) -> None:
+        """See `rotate`."""
+
     def forward(self) -> Any:
         self._session.run_with_iobinding(self._binding)
         return self._outputs

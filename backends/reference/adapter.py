@@ -43,6 +43,12 @@ class OracleRunner:
     def feed(self, batch: Batch) -> None:
         self._batch = batch
 
+    def rotate(self, copies: int) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
     def forward(self) -> Output:
         return forward(self._case, self._weights, self._batch)
 
@@ -106,6 +112,9 @@ class NumpyBackend:
     def limit(self, device: str, limit_bytes: int) -> None:
         """There is no GPU to limit: `Unavailable`."""
         require_device(self, device)
+
+    def timer(self, device: str) -> None:
+        """NumPy computes on the CPU."""
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)

@@ -159,6 +159,9 @@ class TensorflowBackend:
             _VirtualDevices(memory_limit_mb=[size] if gpu == chosen else []) for gpu in gpus
         )
 
+    def timer(self, device: str) -> None:
+        """TensorFlow has no events of a stream."""
+
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)
         require_device(self, case.device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import cycle
 from typing import Any
 
 import tensorflow as tf
@@ -39,6 +40,7 @@ class FunctionRunner:
         jit_compile: bool,
     ) -> None:
         self._mode = mode
+        self._copies: Iterator[list[Tensor]] | None = None
         self._device = device
         self._on_gpu = is_gpu(case.device)
         with tf.device(device):
@@ -81,9 +83,22 @@ class FunctionRunner:
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
+        self._copies = None
         values = self._inputs.values(batch)
         for target, value in zip(self._inputs.variables, values, strict=True):
             target.assign(value)
+
+    def rotate(self, copies: int) -> None:
+        bound = self._inputs.rotated
+        with tf.device(self._device):
+            self._copies = cycle(
+                [[tf.raw_ops.DeepCopy(x=value) for value in bound] for _ in range(copies)]
+            )
+
+    def advance(self) -> None:
+        if self._copies is not None:
+            for target, value in zip(self._inputs.rotated, next(self._copies), strict=True):
+                target.assign(value)  # takes over the buffer: nothing is copied
 
     def forward(self) -> Any:
         require_mode(self._mode, "forward")
@@ -114,4 +129,4 @@ class FunctionRunner:
         return count_nodes(self._program.graph)
 
     def close(self) -> None:
-        del self._program, self._network, self._inputs
+        del self._program, self._network, self._inputs, self._copies

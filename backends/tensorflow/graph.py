@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import tensorflow as tf
@@ -76,6 +77,16 @@ def variable_ports(network: Network) -> list[Port]:
     return [port(value) for value in network.variables]
 
 
+def _copied(variables: Sequence[Tensor]) -> tuple[Any, Any]:
+    """Two operations: one copies variables into others, one hands these back without a copy."""
+    copies = [variable("copy", value.dtype, value.shape) for value in variables]
+    pairs = list(zip(variables, copies, strict=True))
+    fill = [c.assign(tf.raw_ops.DeepCopy(x=v.read_value()), read_value=False) for v, c in pairs]
+    # An assignment takes over the buffer of the tensor that it is given.
+    take = [v.assign(c.read_value(), read_value=False) for v, c in pairs]
+    return tf.group(*fill), tf.group(*take)
+
+
 class GraphRunner:
     """One graph with its session; a call is one `Session` callable that feeds nothing.
 
@@ -103,6 +114,9 @@ class GraphRunner:
     ) -> None:
         self._case = case
         self._mode = mode
+        self._device = device
+        self._copies: list[tuple[Any, Callable[[], Any]]] = []
+        self._take: Iterator[Callable[[], Any]] | None = None
         self._graph = tf.Graph()
         with self._graph.as_default(), tf.device(device), control_flow(v2=control_flow_v2):
             with stage("graph"):
@@ -156,11 +170,23 @@ class GraphRunner:
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
+        self._take = None
         self._write(self._input_ports, self._inputs.values(batch))
 
     def _write(self, ports: Sequence[Port], values: Sequence[Array | float]) -> None:
         feed = {port.placeholder: value for port, value in zip(ports, values, strict=True)}
         self._session.run([port.write for port in ports], feed)
+
+    def rotate(self, copies: int) -> None:
+        with self._graph.as_default(), tf.device(self._device):
+            made = [_copied(self._inputs.rotated) for _ in range(copies - len(self._copies))]
+        self._copies += [(fill, self._session.make_callable(take)) for fill, take in made]
+        self._session.run([fill for fill, _ in self._copies])
+        self._take = cycle([take for _, take in self._copies])
+
+    def advance(self) -> None:
+        if self._take is not None:
+            next(self._take)()
 
     def forward(self) -> None:
         """See `Runner`. The handle is empty: the results are where `fetch` reads them."""

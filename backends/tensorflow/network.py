@@ -97,6 +97,11 @@ class Inputs:
         lengths = () if self._lengths is None else (self._lengths,)
         return [self._x, *flatten(self._state), *lengths, *self._training]
 
+    @property
+    def rotated(self) -> list[Tensor]:
+        """The variables of inputs and targets."""
+        return [self._x, *self._training[:1]]
+
     def check(self, batch: Batch) -> None:
         """Raise `ValueError` for a batch that is none of the case.
 

@@ -28,6 +28,7 @@ from backends.torch.kernels import kernels
 from backends.torch.limit import build_launches, build_products
 from backends.torch.loop import build_dynamic
 from backends.torch.native import native
+from backends.torch.timer import EventTimer
 from backends.torch.torchscript import build_scripted, build_traced
 
 _BUILDERS: Mapping[str, Callable[[Case, Mode, torch.device, Stage], Runner]] = {
@@ -98,6 +99,9 @@ class TorchBackend:
         place = _device(device)
         total = torch.cuda.get_device_properties(place).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), place)
+
+    def timer(self, device: str) -> EventTimer | None:
+        return EventTimer(_device(device)) if is_gpu(device) else None
 
     def build(self, case: Case, strategy: str, mode: Mode, stage: Stage = unstaged) -> Runner:
         INFO.require(strategy, case, mode)

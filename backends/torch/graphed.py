@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from backends.layout import pack
 from backends.stack import layers, weight_layers
 from backends.torch.layout import layout
 from backends.torch.loop import LoopRunner, Program, network_function
-from backends.torch.runner import DTYPES, synchronize
+from backends.torch.runner import DTYPES, from_host, synchronize
 
 #: Calls before the capture; the notes and `torch.cuda.make_graphed_callables` have three.
 WARM_UP_CALLS = 3
@@ -93,6 +94,7 @@ class GraphedRunner(LoopRunner):
         synchronize(self._device)
 
     def feed(self, batch: Batch) -> None:
+        self._copies = None
         _write(self._x, batch.x)
         if self._mode == "train":
             _write(self._targets, batch.targets)
@@ -103,6 +105,13 @@ class GraphedRunner(LoopRunner):
         for layer, tensors, given in zip(layers(self._case), self._state, state, strict=True):
             for name, tensor in zip(layer.state, tensors, strict=True):
                 _write(tensor, given[name])
+        synchronize(self._device)
+
+    def _take(self, x: Tensor, targets: Tensor | None = None) -> None:
+        """Copies into where the graph reads: as in its use, a batch has just been written there."""
+        self._x.copy_(x)
+        if targets is not None:
+            self._targets.copy_(targets)
         synchronize(self._device)
 
     def forward(self) -> Any:
@@ -129,7 +138,7 @@ class GraphedRunner(LoopRunner):
 def _write(tensor: Tensor, values: npt.ArrayLike) -> None:
     """Put values where a tensor has its own; of another shape as torch will have it."""
     with torch.no_grad():
-        tensor.copy_(torch.tensor(values, dtype=tensor.dtype))
+        tensor.copy_(from_host(np.asarray(values)))
 
 
 def build_graphed(case: Case, mode: Mode, device: torch.device, stage: Stage) -> GraphedRunner:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class TorchRunner(ABC):
         self._mode = mode
         self._device = device
         self._leaves: list[Tensor] = []  # what a training step takes gradients of
+        self._copies: Iterator[list[Tensor]] | None = None
 
     @abstractmethod
     def load(self, weights: Weights) -> None:
@@ -85,6 +87,7 @@ class TorchRunner(ABC):
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
+        self._copies = None
         self._x = self._resident(batch.x)
         if self._mode == "train":  # else they would count as memory of the forward pass
             self._targets = self._resident(batch.targets)
@@ -92,6 +95,21 @@ class TorchRunner(ABC):
         self._bind_lengths(batch.lengths)
         self._bind_state(initial_state(self._case, batch))
         synchronize(self._device)
+
+    def rotate(self, copies: int) -> None:
+        bound = [self._x, self._targets] if self._mode == "train" else [self._x]
+        self._copies = cycle([[tensor.clone() for tensor in bound] for _ in range(copies)])
+        synchronize(self._device)
+
+    def advance(self) -> None:
+        if self._copies is not None:
+            self._take(*next(self._copies))
+
+    def _take(self, x: Tensor, targets: Tensor | None = None) -> None:
+        """Let the next call read these."""
+        self._x = x
+        if targets is not None:
+            self._targets = targets
 
     def forward(self) -> Any:
         with torch.inference_mode():

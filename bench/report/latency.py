@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 import pandas as pd
 
 from backends import BACKENDS
+from backends.devices import is_gpu
 from backends.products import flops
 from bench import format as fmt
 from bench import stats
@@ -41,6 +43,11 @@ direction, two in training), over the implementation's. They are a floor for loo
 step, not for a kernel that does a whole sequence (cuDNN's) nor for a CUDA graph, which can exceed \
 100 %."""
 
+_BY_GPU = """\
+ By the GPU: seconds from where the work of a call began on it to its end, by its own clock \
+(events), in calls of their own after the timing; the rest of a call is the host's, before the \
+first kernel and behind the last."""
+
 #: What is said beside the name of what is no implementation.
 _RIDING = {"limit": " (limit)", "launches": " (floor of step-by-step loops)"}
 
@@ -49,11 +56,15 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     """Latency, throughput, share of the limit and program size; one row an implementation."""
     rows, heads, status = [], [], []
     launched = any(group.launches(backend) for group in groups for backend in BACKENDS)
+    by_gpu = any(map(_has_own_clock, groups))
+    caption = _CAPTION.format(level=level(groups))
+    caption += (_LAUNCHES if launched else "") + (_BY_GPU if by_gpu else "")
     for group in groups:
         limit = group.limit()
         for name in group.implementations("steady", "cold"):
             row = {**identity(group, name), **_row(group, name, limit)}
-            rows.append(row | (_launches(group, name) if launched else {}))
+            row |= _launches(group, name) if launched else {}
+            rows.append(row | (_by_gpu(group, name) if by_gpu else {}))
             heads.append(layout.head(group))
             status.append(layout.footnotes.cell(group.outcomes(name, "steady", "cold")))
     if not rows:
@@ -67,6 +78,9 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     unit = fmt.seconds(frame["steady_s"])
     display[f"steady ({unit.name})"] = fmt.each(fmt.digits, frame["steady_s"] / unit.scale)
     display["range"] = ranges(frame, "steady_s", unit)
+    own_clock = [f"by the GPU ({unit.name})"] if by_gpu else []
+    for column in own_clock:
+        display[column] = fmt.each(fmt.digits, frame["gpu_s"] / unit.scale)
     unit = fmt.seconds(frame["time_to_first_s"])
     for column, header in _COLD.items():
         display[f"{header} ({unit.name})"] = fmt.each(fmt.digits, frame[column] / unit.scale)
@@ -85,12 +99,12 @@ def latency(groups: Sequence[Group], layout: Layout) -> Table | None:
     return Table(
         name="latency",
         title="Latency",
-        caption=_CAPTION.format(level=level(groups)) + (_LAUNCHES if launched else ""),
+        caption=caption,
         frame=frame,
         display=display,
         heads=layout.heads(),
         words=("implementation", "status"),
-        spare=(*spare, first, *shares),
+        spare=(*spare, first, *own_clock, *shares),
     )
 
 
@@ -128,6 +142,18 @@ def _launches(group: Group, name: str) -> dict[str, object]:
     floor = group.launches(name.partition("/")[0])
     share = None if floor is None else group.steady_ratio(floor, name)
     return {"launches": floor, **ratio_columns("launch_share", share)}
+
+
+def _has_own_clock(group: Group) -> bool:
+    """Whether there are calls by the GPU's own clock."""
+    jobs = group.jobs.values() if is_gpu(group.case.device) else ()
+    return any(job.blocks("device") for job in jobs)
+
+
+def _by_gpu(group: Group, name: str) -> dict[str, object]:
+    """A call by the GPU's own clock, where the framework reads it."""
+    blocks = group.get(name, "steady").blocks("device")
+    return spread("gpu_s", over_blocks({n: median(found) for n, found in blocks.items()}))
 
 
 def _parts(job: Evidence) -> dict[str, float]:
