@@ -203,8 +203,7 @@ class Block:
             self._row += 1
             seats = [seat for seat in self._seats if seat in self._workers]
             for seat in seats if number % 2 == 0 else reversed(seats):
-                with self._watch.during(number):
-                    self._turn(seat)
+                self._turn(seat, number)
         self._set_aside(self._watch.low_turns())
 
     def _set_aside(self, turns: Collection[int]) -> None:
@@ -216,14 +215,15 @@ class Block:
                 sample for n, sample in enumerate(samples) if n // size not in turns
             ]
 
-    def _turn(self, seat: Seat) -> None:
-        """A turn of a worker's arms. Raises `_ArmLost` where one of them fails."""
+    def _turn(self, seat: Seat, number: int) -> None:
+        """A turn of a worker's arms, in a round of them. Raises `_ArmLost` where one of them fails."""
         arms = self._ordered([outcome.arm for outcome in self._of(seat, Status.OK)])
         if not arms:
             return
         calls = 1 + 2 * PALINDROMES_PER_TURN
         how = {"op": "turn", "palindromes": PALINDROMES_PER_TURN}
-        reply, running, error = self._timed(seat, arms, how, calls=calls)
+        with self._watch.during(number):
+            reply, running, error = self._timed(seat, arms, how, calls=calls)
         if error is not None:
             self._lose(self._outcomes[running], error)
             raise _ArmLost from error
