@@ -20,6 +20,8 @@ mode "forward":
     gate_order_error            the framework's own class, packed in its own order of gates
     other_order_error           the same in another framework's order: something else
     moved_bias_difference       the bias in one of two vectors, or in the other
+    dropped_digest              a number from every bit of what the class computes with dropout of
+                                its own, drawn from a seed: other bits give another number
     longer_refused              whether the framework refuses T + 1 steps of what was built for T
     longer_error                where it computes: outputs against the oracle's of T + 1
 
@@ -28,6 +30,7 @@ In mode "train": `parameters`, `weight_sets`, and what `bench.decay` finds.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -198,7 +201,7 @@ def _other_gru(subject: Subject, output: Output) -> Values:
     return {"other_gru_error": difference(output.outputs, truth.outputs).absolute}
 
 
-def _gate_order(subject: Subject, _output: Output) -> Values:
+def _own_class(subject: Subject, _output: Output) -> Values:
     native, truth = subject.native(), subject.expected.output.outputs
     if native is None:
         return {}
@@ -209,7 +212,15 @@ def _gate_order(subject: Subject, _output: Output) -> Values:
     if native.moved_bias is not None:
         moved = difference(native.moved_bias, native.own_order)
         found["moved_bias_difference"] = moved.absolute
+    if native.dropped is not None:
+        found["dropped_digest"] = _digest(native.dropped)
     return found
+
+
+def _digest(values: Array) -> float:
+    """A whole number below 2^48 from all bits of an array."""
+    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
+    return float(int.from_bytes(digest[:6], "big"))
 
 
 _EXPERIMENTS: tuple[Experiment, ...] = (
@@ -219,7 +230,7 @@ _EXPERIMENTS: tuple[Experiment, ...] = (
     _last_output,
     _both_ways,
     _other_gru,
-    _gate_order,
+    _own_class,
 )
 
 

@@ -216,7 +216,7 @@ class Block:
             ]
 
     def _turn(self, seat: Seat, number: int) -> None:
-        """A turn of a worker's arms, in a round of them. Raises `_ArmLost` where one of them fails."""
+        """A turn of a worker's arms, by number. Raises `_ArmLost` where one of them fails."""
         arms = self._ordered([outcome.arm for outcome in self._of(seat, Status.OK)])
         if not arms:
             return

@@ -153,6 +153,15 @@ def test_the_order_of_gates_is_asked_of_who_has_one() -> None:
     assert found["moved_bias_difference"] == pytest.approx(1e-9)
     one_bias = seen(FULL, native=replace(native, moved_bias=None))
     assert "moved_bias_difference" not in one_bias
+    assert "dropped_digest" not in found
+    dropped = truth.astype(np.float32)
+    digest = seen(FULL, native=replace(native, dropped=dropped))["dropped_digest"]
+    assert digest == seen(FULL, native=replace(native, dropped=dropped.copy()))["dropped_digest"]
+    dropped[-1, -1, -1] = np.nextafter(dropped[-1, -1, -1], np.float32(2))
+    other = seen(FULL, native=replace(native, dropped=dropped))["dropped_digest"]
+    assert 0 <= other < 2**48
+    assert other.is_integer()
+    assert other != digest
 
 
 # --- gradients ------------------------------------------------------------------------------------
@@ -450,6 +459,7 @@ def test_the_gates_are_in_the_frameworks_order(
     assert found["other_order_error"] > 0.01
     assert found.get("moved_bias_difference", 0) < 1e-6
     assert ("moved_bias_difference" in found) is implementation.startswith("torch")
+    assert ("dropped_digest" in found) is implementation.startswith("torch")
 
 
 @pytest.mark.parametrize(

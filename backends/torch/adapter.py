@@ -110,7 +110,7 @@ class TorchBackend:
         return _BUILDERS[strategy](case, mode, _device(case.device), stage)
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
-        return native(case, strategy, weights, batch)
+        return native(case, strategy, weights, batch, _device(case.device))
 
     def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
         return kernels(device, call)

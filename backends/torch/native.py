@@ -14,8 +14,13 @@ from backends.native import TENSORFLOW_ORDER, TORCH_ORDER, plain_lstm, side_by_s
 from backends.stack import Layer
 from backends.torch.runner import DTYPES, from_host, to_host
 
+#: Of the outputs between two layers so many are dropped.
+_DROPPED = 0.5
 
-def native(case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
+
+def native(
+    case: Case, strategy: str, weights: Weights, batch: Batch, device: torch.device
+) -> Native | None:
     """See `backends.api.Backend.native`."""
     layer = plain_lstm(case)
     if layer is None or strategy != "fused":
@@ -25,7 +30,17 @@ def native(case: Case, strategy: str, weights: Weights, batch: Batch) -> Native 
         own_order=_outputs(layer, case.dtype, batch.x, blocks, TORCH_ORDER, "bias_ih_l0"),
         other_order=_outputs(layer, case.dtype, batch.x, blocks, TENSORFLOW_ORDER, "bias_ih_l0"),
         moved_bias=_outputs(layer, case.dtype, batch.x, blocks, TORCH_ORDER, "bias_hh_l0"),
+        dropped=_dropped(case, batch.x, device),
     )
+
+
+def _dropped(case: Case, x: Array, device: torch.device) -> Array:
+    """Outputs [B, T, H] of two layers that are trained with dropout, all from the case's seed."""
+    torch.manual_seed(case.seed)  # of every device
+    options = {"num_layers": 2, "dropout": _DROPPED, "batch_first": True}
+    lstm = torch.nn.LSTM(case.inputs, case.hidden, dtype=DTYPES[case.dtype], **options).to(device)
+    outputs, _ = lstm(from_host(x).to(device))
+    return to_host(outputs)
 
 
 def _outputs(

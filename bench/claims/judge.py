@@ -252,8 +252,7 @@ _MOST_SAID: tuple[stats.Answer, ...] = ("refuted", "holds", "inconclusive", "no 
 
 def _absence(claim: Claim, counted: Sequence[tuple[Question, Finding]]) -> str:
     said = next((finding.reason for _, finding in counted if finding.reason), "")
-    needed = _NEEDS_GPU + (f", and here {claim.lacks}" if claim.lacks else "")
-    return said or (needed if claim.gpu else _NOT_MEASURED)
+    return said or (_NEEDS_GPU if claim.gpu else _NOT_MEASURED)
 
 
 @cache

@@ -20,8 +20,7 @@ class Claim:
 
     `test` asks a run's groups. `presets` are the sweeps that decide it; where one of their places
     lacks, it does not hold. `scope` says what is judged, and `within` which findings count for the
-    verdict, by the words of their places; none: all. `gpu` says that no CPU decides it, and `lacks`
-    what this project would need besides.
+    verdict, by the words of their places; none: all. `gpu` says that no CPU decides it.
     """
 
     id: str
@@ -34,7 +33,6 @@ class Claim:
     url: str = ""
     within: Mapping[str, Sequence[str]] = field(default_factory=dict)
     gpu: bool = False
-    lacks: str = ""
 
     def counts(self, where: Mapping[str, str]) -> bool:
         """Whether what is found at a place counts for the verdict.
