@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 import shutil
 import sys
@@ -88,18 +89,28 @@ def _frameworks(session: nox.Session) -> str:
     return _environment(session, "frameworks", "--editable", ".[all,test]")
 
 
+def _named(words: Sequence[str], option: str) -> list[str]:
+    """What an option names, each time: `--device cpu,gpu`, `--device=gpu:1`."""
+    named = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+    return named + [word for before, word in itertools.pairwise(words) if before == option]
+
+
 def _wants_gpu(words: Sequence[str]) -> bool:
-    """Whether `--device` names a GPU: `--device cpu,gpu`, `--device=gpu:1`."""
-    named = [word.partition("=")[2] for word in words if word.startswith("--device=")]
-    named += [word for before, word in itertools.pairwise(words) if before == "--device"]
-    return any(part.strip().startswith("gpu") for word in named for part in word.split(","))
+    """Whether `--device` names a GPU, or the run that `--resume` names is on one."""
+    devices = [part.strip() for word in _named(words, "--device") for part in word.split(",")]
+    for folder in _named(words, "--resume"):
+        manifest = Path(folder, "manifest.json")
+        if manifest.is_file():
+            devices += json.loads(manifest.read_text())["sweep"]["axes"]["device"]
+    return any(device.startswith("gpu") for device in devices)
 
 
 def _measure(session: nox.Session, *command: str, gpu: bool, codes: Sequence[int] = (0,)) -> None:
     """Run a command that measures; on a GPU each framework in an environment of its own."""
     if gpu:
         python = _environment(session, "gpu-parent", "--editable", ".[report,gpu,onnx]")
-        for name in ON_GPU:
+        for name in ON_GPU if not _named(session.posargs, "--resume") else ():
+            # A run that is resumed has its interpreters in its manifest.
             path = _environment(session, f"gpu-{name}", "--editable", f".[gpu-{name}]")
             command = (*command, "--python", f"{name}={path}")
     else:

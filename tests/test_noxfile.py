@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,6 +58,32 @@ class Session:
 
 def session_of(noxfile: ModuleType, name: str) -> Any:
     return getattr(noxfile, name).func
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu:1"])
+@pytest.mark.parametrize("form", ["--resume {}", "--resume={}"])
+def test_a_run_on_a_gpu_is_resumed_from_where_it_was_started(
+    noxfile: ModuleType, tmp_path: Path, device: str, form: str
+) -> None:
+    """With the interpreters that its manifest names, and no others."""
+    run = tmp_path / "run"
+    run.mkdir()
+    manifest = {"sweep": {"axes": {"device": ["cpu", device]}}}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    words = form.format(run).split()
+    session = Session(tmp_path, *words)
+    session_of(noxfile, "bench")(session)
+    home = "frameworks" if device == "cpu" else "gpu-parent"
+    assert list(session.installed) == [home]
+    assert session.ran[-1] == (str(tmp_path / home / "bin/python"), "-m", "bench", "run", *words)
+
+
+def test_a_run_that_is_not_there_is_for_the_command_to_refuse(
+    noxfile: ModuleType, tmp_path: Path
+) -> None:
+    session = Session(tmp_path, "--resume", str(tmp_path / "nowhere"))
+    session_of(noxfile, "bench")(session)
+    assert list(session.installed) == ["frameworks"]
 
 
 @pytest.mark.parametrize(
