@@ -41,9 +41,10 @@ def _of_rounding(unit: float) -> Tolerance:
 #:
 #: Half types round by up to u = 2^-p, p the bits of their significand, 8 of bfloat16 and 11 of
 #: float16. Seen over all cells at T = 10, nine of them at T = 50 and 200: outputs 4 u (residuals,
-#: which grow with depth), loss 2 u, gradients 10 u in most cells and 57 u in one array of attention, whose
-#: terms nearly cancel. What takes no step, or two for one, is off by 256 u in bfloat16. The oracle
-#: computes with the rounded weights and inputs: these are errors of arithmetic.
+#: which grow with depth), loss 2 u, gradients 10 u in most cells and 57 u in one array of
+#: attention, whose terms nearly cancel. What takes no step, or two for one, is off by 256 u in
+#: bfloat16. The oracle computes with the rounded weights and inputs: these are errors of
+#: arithmetic.
 TOLERANCES: Mapping[str, Tolerance] = {
     "float64": Tolerance(forward=1e-12, loss=1e-12, gradient=1e-12),
     "float32": Tolerance(forward=1e-5, loss=1e-4, gradient=1e-4),
