@@ -14,10 +14,12 @@ from hypothesis import settings
 
 import backends
 from backends.api import Backend, Case, Mode, Runner
+from backends.devices import is_gpu
 from bench import outcome
 from bench.report import page
 from tests.checks import Build
 from tests.scripted_runs import left_behind, registered
+from tests.support import DEVICE, ON_CPU_ALONE
 
 # The same examples every time: a failure that comes and goes tells nothing about a change.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -52,6 +54,8 @@ def build_with() -> Callable[[str], Build]:
         reason = backends.missing(entry.backend)
         if reason is not None:
             pytest.skip(reason)
+        if is_gpu(DEVICE) and entry.backend in ON_CPU_ALONE:
+            pytest.skip(f"{entry.backend} computes on the CPU")
 
         def build(case: Case, mode: Mode) -> Runner:
             return _backend(entry.backend).build(case, entry.strategy.name, mode)

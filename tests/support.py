@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,12 @@ from hypothesis import strategies as st
 import backends
 from backends.api import CELL_NAMES, Batch, Case, Implementation, Weights
 from backends.data import make_batch, make_weights
+
+#: What the conformance suite computes on: a GPU where there is one and it is named.
+DEVICE = os.environ.get("RNN_BENCH_TEST_DEVICE", "cpu")
+
+#: Backends that compute on the CPU, wherever they are.
+ON_CPU_ALONE = ("reference", "onnx")
 
 #: Everything that computes a network; the limits compute products alone.
 NETWORKS = backends.of_kind(("static", "dynamic", "fused", "oracle"))

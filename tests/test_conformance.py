@@ -20,6 +20,7 @@ from backends.api import (
     Runner,
     Unsupported,
 )
+from backends.devices import is_gpu
 from backends.reference.adapter import OracleRunner
 from tests import faulty
 from tests.checks import (
@@ -38,7 +39,7 @@ from tests.checks import (
     two_steps_are_the_oracles,
     work_grows_with_time,
 )
-from tests.support import BUILT_FOR_ONE_TIME, NETWORKS, SLOW_TO_BUILD, case_of, on
+from tests.support import BUILT_FOR_ONE_TIME, DEVICE, NETWORKS, SLOW_TO_BUILD, case_of, on
 
 BuildWith = Callable[[str], Build]
 
@@ -53,6 +54,7 @@ CASE = Case(
     lengths="ragged",
     initial_state="random",
     forget_bias=0.7,
+    device=DEVICE,
 )
 
 
@@ -231,6 +233,8 @@ CHECKS: dict[Check, Mode] = {
     ],
 )
 def test_it_passes(build_with: BuildWith, implementation: str, check: Check) -> None:
+    if is_gpu(DEVICE) and check is work_grows_with_time:
+        pytest.skip("what the process computes itself is no measure of a GPU's work")
     check(build_with(implementation), CASE)
 
 
