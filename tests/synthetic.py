@@ -25,6 +25,8 @@ STEP_S: Mapping[str, float] = {
     "torch/launches": 20e-6,
     "jax/launches": 15e-6,
     "torch/fused": 45e-6,
+    "torch/graphed": 48e-6,
+    "jax/fused": 47e-6,
     "torch/static": 50e-6,
     "torch/traced": 110e-6,
     "torch/dynamic": 140e-6,
@@ -37,6 +39,8 @@ STEP_S: Mapping[str, float] = {
 #: Seconds to the first result: a constant, and a part for each time step.
 FIRST_S: Mapping[str, tuple[float, float]] = {
     "torch/fused": (0.010, 0.0),
+    "torch/graphed": (0.050, 0.001),
+    "jax/fused": (0.2, 0.0),
     "torch/static": (2.0, 1.0),
     "torch/traced": (0.030, 0.004),
     "torch/dynamic": (0.020, 0.0),
