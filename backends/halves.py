@@ -1,4 +1,4 @@
-"""What is not asked of bfloat16 and float16, by anybody, and why; imports no framework."""
+"""What is not asked of bfloat16, float16 and TF32, by anybody, and why; imports no framework."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from backends.stack import layers
 
 
 def half_refusal(case: Case, mode: Mode) -> str | None:
-    """Why a case of a half type is not computed in a mode, or None; None for other dtypes.
+    """Why a case of a half type, or of TF32, is not computed in a mode, or None.
 
     Outputs are compared in both types. In training no error of the gradient would tell right from
     wrong: float16 loses small gradients to 0, and its users scale the loss, which is another
-    program; a value that bfloat16 rounds to the other side of a clip has another gradient.
+    program; a value that bfloat16 rounds to the other side of a clip has another gradient. TF32
+    moves values there too.
     """
-    if mode != "train" or case.dtype not in ("bfloat16", "float16"):
+    if mode != "train":
         return None
-    where = f"dtype {case.dtype}, mode {mode}"
     if case.dtype == "float16":
-        return f"{where}: small gradients are 0 unless the loss is scaled, which is another program"
-    if any(_clips(layer.cell) for layer in layers(case)):
-        return f"{where}, cell {case.cell}: rounding moves values over the clip, and their gradient"
+        why = "small gradients are 0 unless the loss is scaled, which is another program"
+        return f"dtype {case.dtype}, mode {mode}: {why}"
+    rounded = case.dtype == "bfloat16" or case.tf32 == "on"
+    if rounded and any(_clips(layer.cell) for layer in layers(case)):
+        what = "tf32 on" if case.tf32 == "on" else f"dtype {case.dtype}"
+        why = "rounding moves values over the clip, and their gradient"
+        return f"{what}, mode {mode}, cell {case.cell}: {why}"
     return None
 
 

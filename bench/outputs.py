@@ -53,9 +53,15 @@ TOLERANCES: Mapping[str, Tolerance] = {
 }
 
 
+#: TF32 leaves the factors of products float16's bits, rounded or, twice as much, cut off. Seen with
+#: both simulated, T = 5 to 200 and H = 64 to 1024: outputs and state 7 u, loss 2 u, gradients 1 %
+#: in most cells, but 27 % with relu, where a value comes to the other side of 0.
+TF32 = replace(TOLERANCES["float16"], gradient=TOLERANCES["bfloat16"].gradient)
+
+
 def tolerance(case: Case) -> Tolerance:
-    """What a case may be off by. TF32 rounds the factors of products as float16 does, alone."""
-    return TOLERANCES["float16" if case.tf32 == "on" else case.dtype]
+    """What a case may be off by."""
+    return TF32 if case.tf32 == "on" else TOLERANCES[case.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,8 +116,8 @@ _HALF_TYPES = """## bfloat16 and float16
 
 What computes a cell in float32 computes it in bfloat16 too, and its outputs in float16. Nobody
 trains in float16: small gradients are 0 there unless the loss is scaled, which is another program.
-Nor does anybody train a cell that clips in bfloat16: rounding moves values over the clip, and their
-gradient with them. Besides:
+Nor does anybody train a cell that clips in bfloat16, or with TF32: rounding moves values over the
+clip, and their gradient with them. Besides:
 """
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import backends
 from backends import IMPLEMENTATIONS, refusal
-from backends.api import Case
+from backends.api import MODES, Case
 from backends.data import make_batch, make_weights
 from backends.halves import half_refusal
 from backends.tf32 import Switch
 from bench import support
 from bench.axes import Axes
 from bench.errors import UsageError
+from bench.expectation import compute_expected
 from bench.naming import case_name
-from bench.outputs import tolerance
+from bench.outputs import check_forward, check_train, probe_gradients, tolerance
 from bench.record import Job
 
 CASE = Case(cell="lstm", seq_len=2, batch=2, inputs=8, hidden=8)
@@ -138,7 +141,68 @@ def test_records_without_it_keep_their_keys() -> None:
     assert case_name(on.case) == "lstm-T2-B2-L1-H8-D8-gpu-tf32=on"
 
 
-def test_it_may_be_off_by_what_float16_is() -> None:
-    on = tolerance(replace(ON_GPU, tf32="on"))
-    assert on == tolerance(replace(ON_GPU, dtype="float16"))
+def test_it_may_be_off_by_what_float16_is_and_its_gradient_by_what_bfloat16_s_is() -> None:
+    on, half = tolerance(replace(ON_GPU, tf32="on")), tolerance(replace(ON_GPU, dtype="float16"))
+    assert (on.forward, on.loss) == (half.forward, half.loss)
     assert on.forward > tolerance(ON_GPU).forward
+    assert on.gradient == tolerance(replace(ON_GPU, dtype="bfloat16")).gradient
+
+
+def test_a_clip_is_not_trained_through_in_it() -> None:
+    case = replace(ON_GPU, cell="lstm-clip", tf32="on")
+    reason = half_refusal(case, "train")
+    assert reason is not None
+    assert reason.startswith("tf32 on, mode train, cell lstm-clip: ")
+    assert half_refusal(case, "forward") is None
+    assert half_refusal(replace(case, cell="lstm"), "train") is None
+
+
+def _simulated(monkeypatch: pytest.MonkeyPatch, *, rounds: bool) -> None:
+    """Let torch's products have factors of TF32, those of the way back too."""
+    torch = pytest.importorskip("torch")
+    mm = torch.mm
+
+    def tf32(factor: Any) -> Any:
+        bits = factor.float().view(torch.int32) + (0x1000 if rounds else 0)
+        return (bits & ~0x1FFF).view(torch.float32).to(factor.dtype)
+
+    class Product(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, a: Any, b: Any) -> Any:
+            ctx.save_for_backward(a, b)
+            return mm(tf32(a), tf32(b))
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            a, b = ctx.saved_tensors
+            gradient = tf32(gradient)
+            return mm(gradient, tf32(b).T), mm(tf32(a).T, gradient)
+
+    monkeypatch.setattr(torch, "mm", Product.apply)
+    monkeypatch.setattr(torch, "addmm", lambda c, a, b: c + Product.apply(a, b))
+
+
+@pytest.mark.xdist_group("torch")
+@pytest.mark.parametrize("rounds", [True, False], ids=["rounded", "cut"])
+@pytest.mark.parametrize(
+    ("cell", "hidden"),
+    [("lstm", 64), ("gru-reset-after", 64), ("rnn-relu", 512), ("gru-relu", 512)],
+)
+def test_what_is_right_is_within_it(
+    monkeypatch: pytest.MonkeyPatch, cell: str, hidden: int, rounds: bool
+) -> None:
+    """A relu whose argument comes to the other side of 0 has another gradient."""
+    backend = backends.create("torch")
+    on_cpu = Case(cell=cell, seq_len=20, batch=1, inputs=hidden, hidden=hidden, dtype="float64")
+    case = replace(on_cpu, dtype="float32", device="gpu", tf32="on")
+    weights, batch = make_weights(on_cpu), make_batch(on_cpu)
+    truth = compute_expected(on_cpu, weights, batch)
+    _simulated(monkeypatch, rounds=rounds)
+    forward, train = (backend.build(on_cpu, "dynamic", mode) for mode in MODES)
+    forward.load(weights)
+    forward.bind(batch)
+    checked = check_forward(case, forward.fetch(forward.forward()), truth)
+    assert checked.fault is None
+    assert checked.differences["outputs"].absolute > tolerance(replace(case, tf32="off")).forward
+    loss, gradients = probe_gradients(train, weights, batch)
+    assert check_train(case, loss, gradients, truth).fault is None

@@ -255,6 +255,33 @@ class TestTheOperation:
         for found in (*forward["rnn_fwd"], *train["rnn_fwd"], *train["rnn_bwd"]):
             assert {name: found.params[name] for name in self.PARAMETERS} == self.PARAMETERS
 
+    @pytest.mark.parametrize("on", [True, False])
+    def test_has_tf32_where_the_process_has(self, operations: Any, on: bool) -> None:
+        """And so have the products of loops, as XLA reads a precision on a GPU."""
+        import jax
+        from jax import lax
+
+        from backends.jax.adapter import _tf32
+        from backends.jax.network import LOOPS, looped
+        from backends.jax.runner import _program
+        from tests.test_jax import equations
+
+        try:
+            _tf32(on)
+            found = [op for ops in operations(CASE, "train").values() for op in ops]
+            program, arguments = _program(
+                CASE, looped(CASE, LOOPS["dynamic"]), "train", jax.devices("cpu")[0]
+            )
+            traced = jax.jit(program).trace(*arguments)
+        finally:
+            _tf32(False)
+        assert [op.params["cudnn_allow_tf32"] for op in found] == [on, on]
+        given = lax.Precision.HIGH if on else lax.Precision.HIGHEST
+        products = [
+            op for op in equations(traced.jaxpr.jaxpr) if op.primitive.name == "dot_general"
+        ]
+        assert {op.params["precision"] for op in products} == {(given, given)}
+
     def test_is_given_everything_in_the_case_s_shapes(self, operations: Any) -> None:
         ((found,), _) = operations(CASE, "forward").values()
         shapes = [(v.aval.shape, str(v.aval.dtype)) for v in found.invars]

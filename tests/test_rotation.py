@@ -77,3 +77,33 @@ def test_tensorflow_reads_a_copy_that_was_made_when_it_was_rotated(
             np.testing.assert_allclose(outputs, _outputs(runner), rtol=1e-6)
         np.testing.assert_array_equal(seen[:2], seen[2:])
         assert np.abs(seen[0] - seen[1]).max() > 1e-3
+
+
+@pytest.mark.xdist_group("tensorflow")
+def test_a_graph_s_size_is_without_what_copies(build_with: Callable[[str], Build]) -> None:
+    with ready(build_with("tensorflow/dynamic"), CASE, "train", *data(CASE)) as runner:
+        before = runner.program_size()
+        for copies in (2, 3):
+            runner.rotate(copies)
+            assert runner.program_size() == before
+
+
+@pytest.mark.xdist_group("tensorflow")
+def test_a_session_has_taken_each_copy_before_a_call_is_timed(
+    build_with: Callable[[str], Build],
+) -> None:
+    """It makes an executor for each, at the first time: not between calls that are timed."""
+    with ready(build_with("tensorflow/dynamic"), CASE, "forward", *data(CASE)) as runner:
+        taken: list[int] = []
+        session: Any = runner._session  # type: ignore[attr-defined]
+
+        def callable_of(take: Any) -> Callable[[], None]:
+            number = int(take.name.rpartition("_")[2]) if "_" in take.name else 0
+            return lambda: taken.append(number)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(session, "make_callable", callable_of)
+            runner.rotate(3)
+        assert len(taken) == len(set(taken)) == 3
+        runner.advance()
+        assert taken[3:] == taken[:1]

@@ -656,3 +656,19 @@ def test_on_a_gpu_the_streams_of_an_xspace_are_read() -> None:
     assert of_spans(_spans(space), "gpu") == {"volta_sgemm_128x64_nn": 1, "MemcpyD2D": 1}
     with pytest.raises(RuntimeError, match="CUPTI"):
         of_spans(_spans(xplane_pb2.XSpace()), "gpu")
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_tf32_is_off_until_a_case_wants_it(on: bool) -> None:
+    import tensorflow as tf
+
+    from backends.tensorflow.adapter import TensorflowBackend
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        fresh = TensorflowBackend(threads=1)
+        assert not tf.config.experimental.tensor_float_32_execution_enabled()
+        fresh._tf32.require(replace(CASE, device="gpu", tf32="on" if on else "off"))
+        assert tf.config.experimental.tensor_float_32_execution_enabled() is on
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(False)

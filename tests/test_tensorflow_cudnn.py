@@ -317,6 +317,11 @@ def test_which_cells_are_expressed(name: str) -> None:
         ({"device": "cpu"}, "device cpu: cuDNN is for a GPU alone"),
         ({"device": "gpu:1"}, None),
         ({"dtype": "float32", "lengths": "half"}, None),
+        ({"dtype": "float16"}, None),
+        (
+            {"dtype": "bfloat16"},
+            "dtype bfloat16: CudnnRNNV3 casts bfloat16 to float32, and computes in that",
+        ),
         ({"direction": "bidirectional"}, None),
         (
             {"direction": "two-stacks"},
@@ -435,3 +440,9 @@ def test_what_keras_has_cudnns_kernel_for(cell: str, reason: str | None) -> None
     case = replace(GPU, cell=cell, inputs=GPU.hidden)
     said = None if reason is None else f"cell {cell}: {reason}"
     assert INFO.refusal("keras-cudnn", case, "forward") == said
+
+
+def test_keras_is_not_asked_for_cudnn_in_bfloat16() -> None:
+    reason = "dtype bfloat16: CudnnRNNV3 casts bfloat16 to float32, and computes in that"
+    assert INFO.refusal("keras-cudnn", replace(GPU, dtype="bfloat16"), "forward") == reason
+    assert INFO.refusal("keras-cudnn", replace(GPU, dtype="float16"), "forward") is None

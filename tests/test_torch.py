@@ -596,3 +596,50 @@ def kept_libraries(seen: Any) -> list[str]:
     found = read(kept(seen))
     assert isinstance(found, Ran)
     return found.libraries
+
+
+# --- what a GPU is told, where there is none ------------------------------------------------------
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_one_switch_turns_tf32_of_products_and_of_cudnn(on: bool) -> None:
+    """By torch's newer names too, of which cuDNN has one for its recurrent networks."""
+    from backends.torch.adapter import _tf32
+
+    try:
+        _tf32(on)
+        assert torch.backends.cuda.matmul.allow_tf32 is on
+        assert torch.backends.cudnn.allow_tf32 is on
+        if hasattr(torch.backends.cudnn, "rnn"):
+            assert (torch.backends.cuda.matmul.fp32_precision == "tf32") is on
+            assert (torch.backends.cudnn.rnn.fp32_precision == "tf32") is on
+    finally:
+        _tf32(False)
+
+
+def test_events_are_marks_in_the_stream_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backends.torch.timer import EventTimer
+
+    marks: list[tuple[str, Any]] = []
+
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            marks.append((stream, self))
+
+        def elapsed_time(self, end: Any) -> float:
+            assert [mark for _, mark in marks] == [self, end]
+            return 2.5  # ms
+
+    cuda = SimpleNamespace(current_stream=lambda device: f"stream of {device}", Event=Event)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    timer = EventTimer(torch.device("cuda", 1))
+    for _ in range(2):
+        marks.clear()
+        timer.start()
+        assert len(marks) == 1
+        timer.stop()
+        assert {stream for stream, _ in marks} == {"stream of cuda:1"}
+        assert timer.seconds() == 2.5e-3

@@ -15,6 +15,7 @@ import pytest
 
 import backends
 from backends.api import CELL_NAMES, Case, Mode, Unavailable, Unsupported, Weights, unstaged
+from backends.data import zero_batch, zero_weights
 from tests.checks import (
     Build,
     Check,
@@ -33,9 +34,12 @@ from tests.support import SIZES, case_of, data
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
 from backends.torch import graphed  # noqa: E402
 from backends.torch.graphed import GraphedRunner  # noqa: E402
-from backends.torch.loop import LoopRunner  # noqa: E402
+from backends.torch.loop import LoopRunner, Program, network_function  # noqa: E402
 from backends.torch.runner import TorchRunner  # noqa: E402
 from tests.recorded import recorded  # noqa: E402
 
@@ -95,6 +99,41 @@ def test_layers_and_directions_are_the_oracles(direction: Any, lengths: Any, dty
     case = replace(CASE, direction=direction, lengths=lengths, dtype=dtype)
     forward_is_the_oracles(build, case)
     training_is_the_oracles(build, case)
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Fails on an operation with tensors of another device than its own.
+
+    A copy from the host waits for its end, which a stream that is captured must not.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, result)):
+            if isinstance(leaf, torch.Tensor):
+                assert leaf.device.type == "meta", f"{func} has a tensor on {leaf.device}"
+        return result
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("lengths", ["full", "ragged"])
+def test_nothing_that_is_captured_goes_to_the_host(cell: str, lengths: Any) -> None:
+    """On a device that has no numbers: what asks for one fails by itself."""
+    case = case_of(replace(CASE, seq_len=2, layers=1, lengths=lengths, **SIZES), cell)
+    modes: tuple[Mode, ...] = ("forward", "train")
+    for mode in modes:
+        program = Program(call=network_function(case, mode))
+        runner = LoopRunner(case, mode, torch.device("meta"), program)
+        runner.load(zero_weights(case))
+        runner.feed(zero_batch(case))
+        with OnOneDevice():
+            runner.forward() if mode == "forward" else runner.train()
+
+
+def test_a_number_from_the_host_would_be_seen() -> None:
+    from_host = torch.zeros(2)
+    with OnOneDevice(), pytest.raises(AssertionError, match=r"^aten\._to_copy.* on cpu"):
+        from_host.to("meta")
 
 
 # --- what a graph keeps as it was captured --------------------------------------------------------

@@ -17,11 +17,17 @@ def cudnn_refusal(case: Case, _mode: Mode) -> str | None:
         return f"cell {case.cell}: {reason}"
     if case.direction == "two-stacks" and case.layers > 1:
         return "direction two-stacks: CudnnRNNV3 joins both directions after every layer"
-    return no_gpu(case)
+    return no_kernel(case)
 
 
-def no_gpu(case: Case) -> str | None:
-    """Why cuDNN cannot compute on the device of a case, or None."""
+def no_kernel(case: Case) -> str | None:
+    """Why CudnnRNNV3 has no kernel of its own for the dtype and device of a case, or None.
+
+    There is one that is called bfloat16's: it casts everything to float32, computes in that, and
+    casts the results (`DoForward<Eigen::bfloat16>` in tensorflow/core/kernels/cudnn_rnn_ops.cc).
+    """
+    if case.dtype == "bfloat16":
+        return f"dtype {case.dtype}: CudnnRNNV3 casts bfloat16 to float32, and computes in that"
     return None if is_gpu(case.device) else f"device {case.device}: cuDNN is for a GPU alone"
 
 

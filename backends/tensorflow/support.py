@@ -11,7 +11,7 @@ from backends.halves import half_refusal
 from backends.spec import Cell, Dropout, Gru, GruResetAfter, Lstm, Residual, Rnn
 from backends.stack import layers
 from backends.tensorflow.blocksupport import block_cell_refusal, block_lstm_refusal
-from backends.tensorflow.cudnnsupport import cudnn_refusal, no_gpu
+from backends.tensorflow.cudnnsupport import cudnn_refusal, no_kernel
 
 Refusal = Callable[[Case, Mode], str | None]
 
@@ -60,7 +60,7 @@ def _keras_cudnn(case: Case, mode: Mode) -> str | None:
         reason = _no_cudnn_layer(layer.plain().cell)
         if reason is not None:
             return f"cell {case.cell}: {reason}"
-    return no_gpu(case)
+    return no_kernel(case)
 
 
 def _no_cudnn_layer(cell: Cell) -> str | None:
