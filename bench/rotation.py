@@ -17,9 +17,10 @@ from backends.stack import input_width, output_width
 #: Copies are so large together [bytes]: above the L2 of any GPU (H100 50 MB, B200 126 MB).
 ROTATED_BYTES = 256e6
 
-#: More of them than this are not made. What a call itself reads and writes (gates, outputs) is
-#: several times as large as its inputs, and takes their place in the cache too.
-MOST_COPIES = 128
+#: More of them than this are not made: XLA notes the addresses of so many in what it captures
+#: (`xla_cmd_buffer_trace_cache_size`) and would capture anew for others, within the call. Batches
+#: below 3 MB stay in a cache of 50 MB then: they are read from it in a microsecond or less.
+MOST_COPIES = 16
 
 
 def copies(case: Case, mode: Mode) -> int:

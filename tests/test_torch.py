@@ -143,6 +143,20 @@ class TestStatic:
         with pytest.raises(Unavailable, match="no-such-compiler"):
             torch_backend.build(TINY, "static", "forward")
 
+    def test_on_a_gpu_triton_s_compiler_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torch
+
+        from backends.torch import compiled
+
+        gpu = torch.device("cuda", 0)
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        monkeypatch.setenv("CC", sys.executable)
+        compiled._check_compiler(gpu)
+        monkeypatch.delenv("CC")
+        monkeypatch.setenv("PATH", "")
+        with pytest.raises(Unavailable, match=r"C compiler: gcc or clang or cc \(CC\) is not"):
+            compiled._check_compiler(gpu)
+
     def test_inductor_keeps_to_the_process(self) -> None:
         assert BACKENDS["torch"].environment(2)["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
 

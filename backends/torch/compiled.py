@@ -26,11 +26,19 @@ from backends.torch.network import Function
 from backends.torch.torchscript import deprecated_jit
 
 
-def _check_compiler() -> None:
-    """Raise `Unavailable` where the C++ compiler that inductor calls is absent."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise Unavailable(f"torch.compile needs a C++ compiler: {compiler} (CXX) is not on PATH")
+def _check_compiler(device: torch.device) -> None:
+    """Raise `Unavailable` where the compiler that inductor calls is absent.
+
+    On a CPU that is a C++ compiler, on a GPU the C compiler of Triton's launchers.
+    """
+    if device.type == "cpu":
+        names, variable, language = [os.environ.get("CXX", "g++")], "CXX", "C++"
+    else:
+        given = os.environ.get("CC")
+        names, variable, language = [given] if given else ["gcc", "clang", "cc"], "CC", "C"
+    if not any(map(shutil.which, names)):
+        needed = f"torch.compile needs a {language} compiler"
+        raise Unavailable(f"{needed}: {' or '.join(names)} ({variable}) is not on PATH")
 
 
 def _with_own_code(function: Function) -> Function:
@@ -81,9 +89,9 @@ class _OneGraph:
 def build_static(case: Case, mode: Mode, device: torch.device, stage: Stage) -> LoopRunner:
     """The loop of T steps as one compiled program; the first call compiles.
 
-    Raises `Unavailable` without a C++ compiler.
+    Raises `Unavailable` without a compiler.
     """
-    _check_compiler()
+    _check_compiler(device)
     # Seconds of import, which only this strategy needs. It meets TorchScript inside torch itself.
     with stage("import-compiler"), deprecated_jit("script_method"):
         backend = _OneGraph(import_module("torch._inductor.compile_fx").compile_fx)
