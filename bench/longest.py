@@ -16,6 +16,7 @@ from bench.evidence import Evidence
 class Search:
     """How a run's search ended. `largest` is NaN where it found nothing, 0 where not even T=1 ran.
 
+    `failed` is the smallest T that ran out of memory, NaN where none did.
     `at_least`: something else than memory ended it. `limit_bytes` is NaN where it is not known;
     `limited_by` says how the limit was kept.
     """
@@ -23,6 +24,7 @@ class Search:
     status: str
     reason: str
     largest: float
+    failed: float
     at_least: bool
     limit_bytes: float
     limited_by: str
@@ -36,6 +38,7 @@ class Search:
             status=evidence.outcome.status,
             reason=evidence.outcome.reason,
             largest=largest,
+            failed=failed,
             # A NaN is close to nothing.
             at_least=not math.isnan(largest) and not is_close(largest, failed),
             limit_bytes=_only(evidence, LIMIT),
@@ -46,6 +49,16 @@ class Search:
     def limit(self) -> tuple[float, str]:
         """How much memory there was, and how more of it was kept away."""
         return self.limit_bytes, self.limited_by
+
+    @property
+    def ends(self) -> bool:
+        """Whether memory ended it."""
+        return not self.at_least and not math.isnan(self.largest)
+
+    @property
+    def words(self) -> str:
+        """The longest T that runs."""
+        return f"{'at least ' if self.at_least else ''}{self.largest:,.0f}"
 
     @property
     def runs(self) -> bool:

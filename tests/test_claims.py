@@ -571,20 +571,15 @@ def test_the_presets_of_claims_ask_what_they_are_for() -> None:
             assert ("gpu" in sweep.axes.device) == claim.gpu
 
 
-def on_gpu(world: World, **where: int) -> Run:
-    """The run of the GPU's preset in a world."""
-    run = world.run("claims-gpu")
-    fits = [
-        record
-        for record in run.records
-        if all(getattr(record.job.case, name) == value for name, value in where.items())
-    ]
-    return replace(run, records=fits)
+def lengths_that_train(swap: float, static: float, *open_ended: str) -> World:
+    """Hundreds of steps; nothing is known of longer ones for those whose search time ended."""
 
-
-def lengths_that_train(swap: float, static: float) -> World:
     def does(job: Job) -> dict[str, float]:
-        return {"largest_seq_len": 100.0 * times(job, dynamic_swap=swap, static=static)}
+        largest = 100.0 * times(job, dynamic_swap=swap, static=static)
+        found = {"largest_seq_len": largest, "smallest_failed_seq_len": largest + 1}
+        if job.implementation.split("/")[1] in open_ended:
+            del found["smallest_failed_seq_len"]
+        return found
 
     return World(does=does)
 
@@ -609,8 +604,26 @@ GPU_WORLDS: list[tuple[str, World, World]] = [
 def test_the_gpu_s_claims_decide_themselves_where_there_is_one(
     identity: str, true: World, untrue: World
 ) -> None:
-    assert verdict(identity, on_gpu(true)).answer == "holds"
-    assert verdict(identity, on_gpu(untrue)).answer == "refuted"
+    (preset,) = CLAIMS[identity].presets
+    assert verdict(identity, true.run(preset)).answer == "holds"
+    assert verdict(identity, untrue.run(preset)).answer == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("world", "answer"),
+    [
+        (lengths_that_train(3.0, 1.0, "static"), "no data"),  # building it took too long
+        (lengths_that_train(3.0, 1.0, "dynamic-swap"), "holds"),
+        (lengths_that_train(1.0, 3.0, "dynamic-swap"), "no data"),
+        (lengths_that_train(1.0, 3.0, "static"), "refuted"),
+        (lengths_that_train(1.0, 1.0, "static", "dynamic-swap"), "no data"),
+        (lengths_that_train(3.0, 0.0), "holds"),
+    ],
+)
+def test_a_search_that_memory_did_not_end_says_nothing_of_longer_sequences(
+    world: World, answer: str
+) -> None:
+    assert verdict("I3", world.run("claims-gpu-memory")).answer == answer
 
 
 def test_dropout_from_a_seed_is_of_all_processes_or_differs() -> None:
@@ -630,7 +643,7 @@ def test_dropout_from_a_seed_is_of_all_processes_or_differs() -> None:
 
 
 def test_a_gpu_s_figures_are_no_cpu_s() -> None:
-    gpu, cpu = on_gpu(at(dynamic=2.6)), at().run("claims-loops")
+    gpu, cpu = at(dynamic=2.6).run("claims-gpu"), at().run("claims-loops")
     found = verdict("T4", gpu, cpu)
     assert {f.where.get("device") for f in found.findings if f.answer == "refuted"} == {"gpu"}
     assert {f.where.get("device") for f in found.findings if f.answer == "holds"} == {None}

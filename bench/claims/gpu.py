@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 from backends.api import Case
 from backends.devices import is_gpu
-from bench import capacity
 from bench.claims.question import Fact, Question, lacking, planned, where
 from bench.claims.reading import Groups, steady_question
 from bench.claims.threads import MINUTES_S, ROUGHLY, lasts, steady_pairs
+from bench.longest import Search
 from bench.record import TO_FIRST
 
 
@@ -31,21 +30,34 @@ i1 = steady_pairs(
 
 
 def i3(groups: Groups) -> Iterator[Question]:
-    """Within the same memory, training with swapping reaches a longer sequence than static."""
+    """Within the same memory, training with swapping reaches a length at which static runs out."""
     a, b = "tensorflow/dynamic-swap", "tensorflow/static"
     for group in groups:
         if not on_gpu(group.case) or group.mode != "train" or not planned(group, "capacity", a, b):
             continue
         jobs = [group.get(name, "capacity") for name in (a, b)]
         question = Question(run=group.run, where=where(group, "tensorflow"), rows=(a, b))
-        longest = [max(job.values(capacity.LARGEST).values(), default=math.nan) for job in jobs]
-        if any(math.isnan(length) for length in longest):
-            yield lacking(question, jobs)
+        swap, static = map(Search.of, jobs)
+        holds = _reaches_further(swap, static)
+        if holds is None:
+            yield lacking(question, jobs, "a search ended before memory did")
             continue
-        swap, static = longest
-        said = f"longest T that trains: {a} {swap:,.0f}, {b} {static:,.0f}"
-        found = Fact(holds=swap > static, statement=said, effect=swap / static, unit="x")
+        said = f"longest T that trains: {a} {swap.words}, {b} {static.words}"
+        found = Fact(holds=holds, statement=said, effect=swap.largest, unit="steps")
         yield replace(question, fact=found)
+
+
+def _reaches_further(swap: Search, static: Search) -> bool | None:
+    """Whether one trains a length at which the other is out of memory; None: not known.
+
+    What ended a search but memory, such as the time that building an unrolled graph takes, says
+    nothing of longer sequences.
+    """
+    if swap.largest >= static.failed:
+        return True
+    if swap.ends and (static.ends or static.largest >= swap.failed):
+        return False
+    return None
 
 
 def i7(groups: Groups) -> Iterator[Question]:
