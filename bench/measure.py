@@ -117,31 +117,40 @@ def _sample_apart(arm: Arm, now: Clock) -> float:
 
 
 def by_device(arm: Arm, timer: DeviceTimer, count: int) -> list[float]:
-    """Seconds that the GPU had a call, by its own clock: from where its work began to its end.
+    """Seconds between a mark before a call and one behind it, by the GPU's own clock.
 
-    The time at which the GPU waits for the next kernel is in it. One mark before and one behind
-    each call; the calls are those that `sample` times, after it, so that nobody pays for the marks.
+    An idle GPU comes to the first mark at once, so that all in which it waits for the host is in
+    it: before the first kernel too, and between kernels. What is left out is how the host learns
+    of the end. The calls are those that `sample` times, after it, so that nobody pays for the
+    marks; the first one, behind something else, is discarded.
     """
     times: list[float] = []
-    for _ in range(count):
+    with collector_off():
         arm.ready()
-        timer.start()
-        out = arm.call()
-        timer.stop()
-        arm.sync(out)
-        times.append(timer.seconds())
+        arm.sync(arm.call())
+        for _ in range(count):
+            arm.ready()
+            timer.start()
+            out = arm.call()
+            timer.stop()
+            arm.sync(out)
+            times.append(timer.seconds())
     return times
 
 
 def warm_up(arm: Arm, *, calls: int, seconds: float, now: Clock = clock) -> float:
-    """Call until both bounds are reached; seconds a call over the second half."""
+    """Call until both bounds are reached; seconds a call over the second half.
+
+    What goes before a call warms nothing up, and may take longer the first time.
+    """
     times: list[int] = []
-    start = now()
-    while len(times) < calls or now() - start < seconds * 1e9:
+    total = 0
+    while len(times) < calls or total < seconds * 1e9:
         arm.ready()
         before = now()
         arm.sync(arm.call())
         times.append(now() - before)
+        total += times[-1]
     late = times[len(times) // 2 :]
     return sum(late) / len(late) / 1e9
 

@@ -1,4 +1,4 @@
-"""How often the inputs of a case lie on a GPU, so that its cache does not flatter small cases.
+"""How often the inputs of a case lie on a GPU, so that its cache flatters small cases less.
 
 A loop that calls with the same batch again and again finds it in the L2 cache, where a batch of a
 training set never is. So calls take turns over copies. Weights are the same in every call, as they

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -91,7 +92,27 @@ def test_by_the_device_s_clock_a_call_is_what_lies_between_its_marks() -> None:
         host.arm("a", 2_000, sync_ns=500), before=lambda: host.calls.append("before"), inner=9
     )
     assert by_device(arm, Marks(host), 2) == pytest.approx([2e-6, 2e-6])
-    assert host.calls == ["before", "a", "read"] * 2
+    # One call is discarded: something else came before it.
+    assert host.calls == ["before", "a"] + ["before", "a", "read"] * 2
+
+
+def test_the_collector_does_not_run_between_the_device_s_marks() -> None:
+    host, enabled = Host(), []
+    arm = replace(host.arm("a", 2_000), before=lambda: enabled.append(gc.isenabled()))
+    by_device(arm, Marks(host), 3)
+    assert enabled == [False] * 4
+    assert gc.isenabled()
+
+
+def test_what_goes_before_a_call_is_no_part_of_its_warm_up() -> None:
+    host = Host()
+
+    def before() -> None:
+        host.now_ns += 100_000_000
+
+    arm = replace(host.arm("a", 1_000_000), before=before)
+    assert warm_up(arm, calls=3, seconds=0.05, now=host.clock) == pytest.approx(1e-3)
+    assert len(host.calls) == 50
 
 
 def test_a_turn_discards_one_pass_and_then_goes_there_and_back() -> None:

@@ -44,9 +44,10 @@ step, not for a kernel that does a whole sequence (cuDNN's) nor for a CUDA graph
 100 %."""
 
 _BY_GPU = """\
- By the GPU: seconds from where the work of a call began on it to its end, by its own clock \
-(events), in calls of their own after the timing; the rest of a call is the host's, before the \
-first kernel and behind the last."""
+ By the GPU: between a mark before a call and one behind it, by the GPU's own clock (events), in \
+calls of their own after the timing. An idle GPU comes to the first mark at once, so that all in \
+which it waits for the host is in it, before the first kernel too; what a call takes beside is how \
+the host learns of the end."""
 
 #: What is said beside the name of what is no implementation.
 _RIDING = {"limit": " (limit)", "launches": " (floor of step-by-step loops)"}
