@@ -96,8 +96,12 @@ def _named(words: Sequence[str], option: str) -> list[str]:
 
 
 def _wants_gpu(words: Sequence[str]) -> bool:
-    """Whether `--device` names a GPU, or the run that `--resume` names is on one."""
+    """Whether `--device` names a GPU, or else the preset does, or the run that is resumed."""
     devices = [part.strip() for word in _named(words, "--device") for part in word.split(",")]
+    for name in _named(words, "--preset") if not devices else ():
+        preset = Path(name) if name.endswith(".toml") else Path("bench", "presets", f"{name}.toml")
+        if preset.is_file():
+            devices += nox.project.load_toml(preset).get("axes", {}).get("device", ())
     for folder in _named(words, "--resume"):
         manifest = Path(folder, "manifest.json")
         if manifest.is_file():

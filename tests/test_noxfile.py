@@ -95,6 +95,10 @@ def test_a_run_that_is_not_there_is_for_the_command_to_refuse(
         (("--device=cpu,gpu:1", "--blocks", "2"), True),
         (("--cell", "gpu"), False),
         (("--device",), False),
+        (("--preset", "claims-gpu"), True),
+        (("--preset=claims-gpu", "--device", "cpu"), False),
+        (("--preset", "smoke"), False),
+        (("--preset", "no-such-thing"), False),
     ],
 )
 def test_on_a_gpu_each_framework_has_an_environment_of_its_own(
