@@ -157,13 +157,15 @@ class Native:
     all of the bias in the second of two bias vectors, where the other two have it in the first;
     None where the framework has but one. `dropped` [B, T, H] are those of two layers, in training,
     with the framework's own dropout between them, drawn on the case's device from the case's seed,
-    which the weights are drawn from too; None where the class has none.
+    which the weights are drawn from too, and `undropped` the same without it; None where the class
+    has none.
     """
 
     own_order: Array
     other_order: Array
     moved_bias: Array | None = None
     dropped: Array | None = None
+    undropped: Array | None = None
 
 
 #: A named part of a build ("trace", "compile"); the harness hands in one that reads a clock.

@@ -96,13 +96,14 @@ class Axes:
     def cases(self) -> list[Case]:
         """Every combination of the axes, shortest sequences first.
 
-        TF32 "on" is combined with the dtypes and devices that have it, where some do.
+        Where TF32 is both, "on" is combined with the dtypes and devices that have it, if some do.
 
         Raises `UsageError` for a combination that there is not.
         """
         grid = itertools.product(*(getattr(self, name) for name in CASE_AXES))
         combinations = [dict(zip(CASE_AXES, values, strict=True)) for values in grid]
-        if any(has_tf32(dtype, device) for dtype in self.dtype for device in self.device):
+        some = any(has_tf32(dtype, device) for dtype in self.dtype for device in self.device)
+        if some and "off" in self.tf32:
             combinations = [
                 each
                 for each in combinations

@@ -22,6 +22,7 @@ mode "forward":
     moved_bias_difference       the bias in one of two vectors, or in the other
     dropped_digest              a number from every bit of what the class computes with dropout of
                                 its own, drawn from a seed: other bits give another number
+    undropped_digest            the same without dropout
     longer_refused              whether the framework refuses T + 1 steps of what was built for T
     longer_error                where it computes: outputs against the oracle's of T + 1
 
@@ -212,9 +213,9 @@ def _own_class(subject: Subject, _output: Output) -> Values:
     if native.moved_bias is not None:
         moved = difference(native.moved_bias, native.own_order)
         found["moved_bias_difference"] = moved.absolute
-    if native.dropped is not None:
-        found["dropped_digest"] = _digest(native.dropped)
-    return found
+    drawn = {"dropped": native.dropped, "undropped": native.undropped}
+    digests = {f"{k}_digest": _digest(v) for k, v in drawn.items() if v is not None}
+    return found | digests
 
 
 def _digest(values: Array) -> float:

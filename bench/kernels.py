@@ -44,6 +44,10 @@ LIBRARIES: Mapping[str, re.Pattern[str]] = {
 }
 
 
+#: Those of them that are an RNN of cuDNN.
+CUDNN_RNN = frozenset({"cuDNN persistent RNN", "cuDNN RNN"})
+
+
 def library(name: str) -> str:
     """Whose kernel this is, as far as its name tells; `OTHER` where it does not."""
     return next((whose for whose, known in LIBRARIES.items() if known.search(name)), OTHER)

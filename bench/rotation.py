@@ -19,7 +19,7 @@ ROTATED_BYTES = 256e6
 
 #: More of them than this are not made: XLA notes the addresses of so many in what it captures
 #: (`xla_cmd_buffer_trace_cache_size`) and would capture anew for others, within the call. Batches
-#: below 3 MB stay in a cache of 50 MB then: they are read from it in a microsecond or less.
+#: below 3 MB may stay in a cache of 50 MB then.
 MOST_COPIES = 16
 
 

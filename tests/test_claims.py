@@ -627,19 +627,52 @@ def test_a_search_that_memory_did_not_end_says_nothing_of_longer_sequences(
 
 
 def test_dropout_from_a_seed_is_of_all_processes_or_differs() -> None:
-    run = World(does=lambda _job: {"dropped_digest": 5.0}).run("claims-gpu-dropout")
+    digests = {"dropped_digest": 5.0, "undropped_digest": 4.0}
+    run = World(does=lambda _job: digests).run("claims-gpu-dropout")
     assert verdict("I17", run).answer == "refuted"
-    other = [
-        replace(record, values={"dropped_digest": 6.0}) if record.block == 7 else record
-        for record in run.records
-    ]
-    found = verdict("I17", replace(run, records=other))
+
+    def once(name: str) -> Run:
+        found = [
+            replace(record, values={**digests, name: 6.0}) if record.block == 7 else record
+            for record in run.records
+        ]
+        return replace(run, records=found)
+
+    assert verdict("I17", once("undropped_digest")).answer == "no data"
+    found = verdict("I17", once("dropped_digest"))
     assert found.answer == "holds"
     assert found.deciding is not None
     assert found.deciding.effect == 2
     assert "2 different results of 10 processes" in found.deciding.statement
     one = replace(run, records=[r for r in run.records if r.block == 0])
     assert verdict("I17", one).answer == "no data"
+
+
+@pytest.mark.parametrize(("identity", "name"), [("I12", "jax/fused"), ("I18", "torch/fused")])
+@pytest.mark.parametrize(
+    ("ran", "answers"),
+    [
+        ("void cutlass::Kernel<cutlass_80_simt_sgemm>", False),
+        ("RNN_blockPersist_fp_LSTM", True),
+        ("LSTM_elementWise_fp", True),
+        (None, True),
+    ],
+)
+def test_what_is_said_of_cudnn_is_said_of_its_kernel(
+    identity: str, name: str, ran: str | None, answers: bool
+) -> None:
+    """Where it is on record that another one ran; where nothing is, the name is believed."""
+    run = at(fused=0.2 if identity == "I12" else 1.4).run("claims-gpu")
+    kernels = {"kernels": {"total": 3, "names": 1, "longest": [[ran, 3]]}} if ran else {}
+    records = [
+        replace(record, worker=kernels)
+        if record.job.implementation == name and record.block == 0
+        else record
+        for record in run.records
+    ]
+    found = verdict(identity, replace(run, records=records))
+    assert found.answer == ("holds" if answers else "no data")
+    assert answers or {f.reason for f in found.findings} == {f"{name} did not run cuDNN's RNN"}
 
 
 def test_a_gpu_s_figures_are_no_cpu_s() -> None:

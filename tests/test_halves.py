@@ -117,6 +117,8 @@ def test_it_is_an_axis_where_there_is_any() -> None:
 def test_where_there_is_none_it_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^tf32 on: is of float32 on a GPU"):
         axes(device=("cpu",), tf32=("on",))
+    with pytest.raises(UsageError, match=r"^tf32 on: .* not of float32 on cpu"):
+        axes(device=("cpu", "gpu"), tf32=("on",))
     with pytest.raises(UsageError, match=r"^unknown tf32 'maybe'; allowed: off, on$"):
         axes(tf32=("maybe",))
 

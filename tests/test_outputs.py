@@ -11,7 +11,14 @@ import pytest
 from backends.api import Case, Dtype, Expected
 from backends.data import make_batch, make_weights
 from backends.reference.network import expected
-from bench.outputs import check_forward, check_train, difference, other_weights_dtype
+from bench.outputs import (
+    TOLERANCES,
+    check_forward,
+    check_train,
+    difference,
+    other_weights_dtype,
+    parts_difference,
+)
 
 CASE = Case(cell="lstm", seq_len=1, batch=2, inputs=3, hidden=4)
 
@@ -54,6 +61,19 @@ def test_a_nan_survives_the_worst_of_several() -> None:
     fine, nan = difference(np.ones(2), np.ones(2)), difference(np.array([1, np.nan]), np.ones(2))
     assert math.isnan(fine.worst(nan).absolute)
     assert math.isnan(nan.worst(fine).absolute)
+
+
+def test_an_array_of_what_is_left_is_rounded_as_its_terms_are() -> None:
+    """Errors are relative to 1e-4 of the largest of all, where an array is smaller than that."""
+    truth = ({"W": np.array([2.0]), "b": np.array([1e-5])},)
+    found = parts_difference(({"W": np.array([2.0]), "b": np.array([1.2e-5])},), truth)
+    assert found.relative == pytest.approx(2e-6 / 2e-4)
+    small = ({"W": np.array([2.0]), "b": np.array([1e-3])},)
+    found = parts_difference(({"W": np.array([2.0]), "b": np.array([2e-3])},), small)
+    assert found.relative == pytest.approx(1.0)
+    # What is not there at all is still found.
+    missing = parts_difference(({"W": np.array([2.0]), "b": np.array([0.0])},), truth)
+    assert missing.relative > TOLERANCES["float32"].gradient
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from backends.api import Case
 from backends.devices import is_gpu
+from bench import kernels
 from bench.claims.question import Fact, Question, lacking, planned, where
 from bench.claims.reading import Groups, steady_question
 from bench.claims.threads import MINUTES_S, ROUGHLY, lasts, steady_pairs
@@ -84,8 +85,31 @@ def i8(groups: Groups) -> Iterator[Question]:
             yield replace(question, where=place)
 
 
-#: cuDNN's LSTM in JAX is about 5 times as fast as scan.
-i12 = steady_pairs("jax/dynamic", "jax/fused", "at least", 5 / ROUGHLY, on_gpu)
+def _of_cudnn(name: str, questions: Iterable[Question], groups: Groups) -> Iterator[Question]:
+    """Questions about cuDNN's RNN; no answer where another kernel is on record in its place."""
+    others = {
+        (group.run, group.case, group.mode)
+        for group in groups
+        for record in group.get(name, "steady").records
+        if isinstance(ran := kernels.read(record.worker.get("kernels")), kernels.Ran)
+        and not set(ran.libraries) & kernels.CUDNN_RNN
+    }
+    places = {
+        (group.run, tuple(where(group, name.partition("/")[0]).items()))
+        for group in groups
+        if (group.run, group.case, group.mode) in others
+    }
+    for question in questions:
+        if (question.run, question.place) in places:
+            yield lacking(replace(question, test=None), [], f"{name} did not run cuDNN's RNN")
+        else:
+            yield question
+
+
+def i12(groups: Groups) -> Iterator[Question]:
+    """CuDNN's LSTM in JAX is about 5 times as fast as scan."""
+    test = steady_pairs("jax/dynamic", "jax/fused", "at least", 5 / ROUGHLY, on_gpu)
+    return _of_cudnn("jax/fused", test(groups), groups)
 
 
 def i17(groups: Groups) -> Iterator[Question]:
@@ -97,6 +121,9 @@ def i17(groups: Groups) -> Iterator[Question]:
         job = group.get(name, "behaviour")
         question = Question(run=group.run, where=where(group, "torch"), rows=(name,))
         digests = list(job.values("dropped_digest").values())
+        if len(set(job.values("undropped_digest").values())) > 1:
+            yield lacking(question, [], "without dropout they differ too")
+            continue
         if len(digests) < 2:
             yield lacking(question, [job], "less than two processes have drawn it")
             continue
@@ -117,5 +144,5 @@ def i18(groups: Groups) -> Iterator[Question]:
             lambda c: on_gpu(c) and c.hidden <= 64 and c.batch == 1,
             "forward",
         )
-        for question in test(groups):
+        for question in _of_cudnn("torch/fused", test(groups), groups):
             yield replace(question, where={**question.where, "rival": rival})
