@@ -100,8 +100,8 @@ def difference(
 ) -> Difference:
     """Compare two arrays. Another shape counts as infinite, a value that is not finite as NaN.
 
-    `otherwise` is what an error is relative to where all that is expected is zero, and `least` where
-    it is smaller than that.
+    `otherwise` is what an error is relative to where all that is expected is zero, `least` where it
+    is smaller than that.
     """
     actual = np.asarray(actual, np.float64)
     if actual.shape != expected.shape:
