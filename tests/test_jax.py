@@ -329,10 +329,11 @@ def test_a_runner_serves_one_mode(build: Any) -> None:
 
 
 def test_the_strategies_are_those_of_the_manifest() -> None:
+    from backends.jax.limit import BARE
     from backends.jax.network import LOOPS
 
     names = [strategy.name for strategy in backends.BACKENDS["jax"].strategies]
-    assert names == [*LOOPS, "fused"]
+    assert names == [*LOOPS, "fused", *BARE]
 
 
 # --- dropout --------------------------------------------------------------------------------------

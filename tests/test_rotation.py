@@ -10,11 +10,36 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends import IMPLEMENTATIONS
 from backends.api import Case, Runner
-from tests.checks import Build, ready
-from tests.support import data
+from tests.checks import (
+    Build,
+    Check,
+    copies_are_of_the_batch,
+    copies_are_of_the_batch_in_training,
+    ready,
+)
+from tests.support import data, on
 
 CASE = Case(cell="rnn", seq_len=3, batch=2, inputs=5, hidden=4)
+
+
+#: One of each kind of runner: the others inherit what they do with copies.
+RUNNERS = (
+    *("torch/dynamic", "torch/fused", "jax/dynamic", "jax/static"),
+    *("tensorflow/static", "tensorflow/dynamic", "tensorflow/keras"),
+)
+
+
+@pytest.mark.parametrize("check", [copies_are_of_the_batch, copies_are_of_the_batch_in_training])
+@pytest.mark.parametrize(
+    "implementation", [on(IMPLEMENTATIONS[implementation]) for implementation in RUNNERS]
+)
+def test_whichever_copy_is_read_it_is_the_batch(
+    build_with: Callable[[str], Build], implementation: str, check: Check
+) -> None:
+    case = replace(CASE, cell="lstm", layers=2, lengths="ragged", initial_state="random")
+    check(build_with(implementation), case)
 
 
 def _torch(runner: Any) -> list[int]:

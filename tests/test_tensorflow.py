@@ -564,11 +564,12 @@ def test_a_build_names_its_stages(backend: Any, strategy: str, stages: list[str]
 
 
 def test_the_strategies_are_those_of_the_manifest(backend: Any) -> None:
-    from backends.tensorflow.adapter import _FUNCTIONS, _GRAPHS
+    from backends.tensorflow.adapter import _FUNCTIONS, _GRAPHS, BARE
 
     assert [strategy.name for strategy in backends.BACKENDS["tensorflow"].strategies] == [
         *_GRAPHS,
         *_FUNCTIONS,
+        *BARE,
     ]
 
 
