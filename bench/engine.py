@@ -36,7 +36,7 @@ from bench.selection import absent_backends
 from bench.sources import WorkerDied, WorkerHung
 from bench.store import Store
 from bench.sweep import Setting, Sweep
-from bench.watch import Unwatched, with_memory
+from bench.watch import Lookout, with_memory
 
 #: What has begun may take so many budgets, since estimates err, and is cut off then. One that does
 #: not answer for that share of a budget hangs: it must not take the others' time.
@@ -99,7 +99,8 @@ class Engine:
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
         self._interpreters = interpreters
-        self._watches = {name: gpus.watch(name) for name in sweep.axes.device}
+        watches = {name: gpus.watch(name) for name in sweep.axes.device}
+        self._lookout = Lookout(gate, watches)
         self._absent = absent_backends(sweep, interpreters)
 
     def run(self, progress: Progress) -> str:
@@ -206,11 +207,12 @@ class Engine:
             for job in waiting:
                 self._advance(job, 1.0)
             return
+        device = setting[0].device
         steady = self._settle([job for job in jobs if job.measure == "steady"], block)
         if steady:
             self._gate.wait()
             self._go_on(sum(self._estimate(job) for job in steady))
-            self._begin(setting)
+            watch = self._lookout.begin(device)
             work = Block(
                 team,
                 steady,
@@ -220,10 +222,10 @@ class Engine:
                 self._half_done,
                 alone=block == 0,
                 kernels=block == 0,
-                watch=self._watches[setting[0].device],
+                watch=watch,
             )
             records = work.run(block)
-            self._keep(records, self._end(setting))
+            self._keep(records, self._lookout.end(device))
             for record in records:
                 self._half_done(record.job)
         others = self._settle([job for job in jobs if job.measure != "steady"], block)
@@ -232,25 +234,14 @@ class Engine:
             self._gate.wait()  # where steady blocks are, theirs is the wait
         for job in others:
             self._go_on(self._estimate(job))
-            watch = self._begin(setting)
+            watch = self._lookout.begin(device)
             with watch.during(None):
                 if job.measure == "capacity":
                     record = capacity(team, job, block, self._sweep, lambda: self._go_on(0.0))
                 else:
                     record = alone(team, job, block, expected)
-            self._keep([with_memory(record, watch)], self._end(setting))
+            self._keep([with_memory(record, watch)], self._lookout.end(device))
             self._advance(job, 1.0)
-
-    def _begin(self, setting: Setting) -> Unwatched:
-        """Something is measured from now on; who looks at the device that it is on."""
-        watch = self._watches[setting[0].device]
-        watch.begin()
-        self._gate.begin()
-        return watch
-
-    def _end(self, setting: Setting) -> dict[str, Any]:
-        """It is over: what disturbed it."""
-        return self._watches[setting[0].device].end(self._gate.end())
 
     def _settle(self, jobs: Sequence[Job], block: int) -> list[Job]:
         """Write the records of jobs whose end is known without running; return the others.

@@ -139,22 +139,25 @@ def watch(device: str) -> Unwatched:
         return Unwatched()
     try:
         pynvml.nvmlInit()
-        handle = _handle(pynvml, gpu_number(device))
     except pynvml.NVMLError:
         return Unwatched()
-    return Unwatched() if handle is None else Watch(Nvml(pynvml, handle))
+    gpu = _gpu(pynvml, device)
+    return Unwatched() if gpu is None else Watch(gpu)
 
 
 def memory_bytes(device: str) -> int | None:
     """All the memory of the GPU that frameworks call this; None where the driver does not tell."""
     with _opened() as nvml:
-        if nvml is None:
-            return None
-        try:
-            handle = _handle(nvml, gpu_number(device))
-        except nvml.NVMLError:
-            return None
-        return None if handle is None else Nvml(nvml, handle).total_bytes()
+        gpu = None if nvml is None else _gpu(nvml, device)
+        return None if gpu is None else gpu.total_bytes()
+
+
+def _gpu(nvml: ModuleType, device: str) -> Nvml | None:
+    """The GPU that frameworks call this; None where that cannot be told."""
+    with suppress(nvml.NVMLError):
+        handle = _handle(nvml, gpu_number(device))
+        return None if handle is None else Nvml(nvml, handle)
+    return None
 
 
 def _handle(nvml: ModuleType, number: int) -> Any:

@@ -33,7 +33,7 @@ from bench.record import Job, Record, Status
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
-from bench.watch import Unwatched, with_memory
+from bench.watch import Lookout, with_memory
 
 #: The runs' folders within the one that is named.
 SIDES = ("old", "new")
@@ -177,7 +177,8 @@ class _Versus:
         manifest = sides[0].manifest
         self._order = random.Random(manifest["seed"])
         self._gate = Gate(manifest["cpus"], wait_s=sweep.sampling.quiet_wait_s)
-        self._watches = {name: gpus.watch(name) for name in sweep.axes.device}
+        watches = {name: gpus.watch(name) for name in sweep.axes.device}
+        self._lookout = Lookout(self._gate, watches)
         self._expected: dict[Case, Path] = {}
         self._names = sorted(sweep.backends())
 
@@ -253,7 +254,8 @@ class _Versus:
         if not jobs:
             return tuple({} for _ in self._sides)
         self._gate.wait()
-        watch = self._begin(jobs[0])
+        device = jobs[0].case.device
+        watch = self._lookout.begin(device)
         work = Block(
             teams[0],
             jobs,
@@ -265,21 +267,13 @@ class _Versus:
             rivals=teams[1],
             watch=watch,
         )
-        records = work.run(block)
-        noise = watch.end(self._gate.end())
+        records, noise = work.run(block), self._lookout.end(device)
         of_sides = records[: len(jobs)], records[len(jobs) :]
         for side, found in zip(self._sides, of_sides, strict=True):
             side.keep(found, noise)
         for record in records:
             self._advance(record.job, 0.5)
         return tuple(steady_failures(found, block) for found in of_sides)
-
-    def _begin(self, job: Job) -> Unwatched:
-        """Something is measured from now on; who looks at the device that it is on."""
-        watch = self._watches[job.case.device]
-        watch.begin()
-        self._gate.begin()
-        return watch
 
     def _alone(
         self,
@@ -298,10 +292,10 @@ class _Versus:
         for n in (first, 1 - first):
             before = failed[n].get((job.implementation, job.case, job.mode))
             if before is None:
-                watch = self._begin(job)
+                watch = self._lookout.begin(job.case.device)
                 with watch.during(None):
                     record = alone(teams[n], job, block, expected)
-                noise = watch.end(self._gate.end())
+                noise = self._lookout.end(job.case.device)
                 self._sides[n].keep([with_memory(record, watch)], noise)
             else:
                 self._sides[n].keep([unmeasured(job, block, before.status, before.reason)])

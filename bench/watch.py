@@ -201,6 +201,34 @@ class Watch(Unwatched):
         return {**noise, "quiet": not said, "reasons": said, "gpu": gpu}
 
 
+class Gate(Protocol):
+    """What watches the host: `bench.noise.Gate`."""
+
+    def begin(self) -> None:
+        """Something is measured from now on."""
+
+    def end(self) -> dict[str, Any]:
+        """It is over: what disturbed it."""
+
+
+class Lookout:
+    """The host's gate, and who looks at each device, while something is measured."""
+
+    def __init__(self, gate: Gate, watches: Mapping[str, Unwatched]) -> None:
+        self._gate, self._watches = gate, watches
+
+    def begin(self, device: str) -> Unwatched:
+        """Something is measured from now on; who looks at the device that it is on."""
+        watch = self._watches[device]
+        watch.begin()
+        self._gate.begin()
+        return watch
+
+    def end(self, device: str) -> dict[str, Any]:
+        """It is over: what disturbed it."""
+        return self._watches[device].end(self._gate.end())
+
+
 def with_memory(record: Record, watch: Unwatched) -> Record:
     """A memory job's record with the driver's account of the GPU's memory, where there is one."""
     peak = watch.memory_peak()
