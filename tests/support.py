@@ -48,6 +48,19 @@ BUILT_FOR_ONE_TIME = {
     "torch/graphed",
 }
 
+#: The smallest case of every kind: two layers, ragged with an empty sequence, a state to start at.
+SMALLEST = Case(
+    cell="lstm",
+    seq_len=3,
+    batch=3,
+    inputs=5,
+    hidden=4,
+    layers=2,
+    lengths="ragged",
+    initial_state="random",
+    forget_bias=0.7,
+)
+
 
 def on(entry: Implementation, *values: object, slow: bool = False, name: str = "") -> object:
     """A parameter set for one implementation; its tests run in one process for each backend."""

@@ -37,23 +37,11 @@ from tests.checks import (
     two_steps_are_the_oracles,
     work_grows_with_time,
 )
-from tests.support import BUILT_FOR_ONE_TIME, DEVICE, NETWORKS, SLOW_TO_BUILD, case_of, on
+from tests.support import BUILT_FOR_ONE_TIME, DEVICE, NETWORKS, SLOW_TO_BUILD, SMALLEST, case_of, on
 
 BuildWith = Callable[[str], Build]
 
-#: The smallest case of every kind: two layers, ragged with an empty sequence, a state to start at.
-CASE = Case(
-    cell="lstm",
-    seq_len=3,
-    batch=3,
-    inputs=5,
-    hidden=4,
-    layers=2,
-    lengths="ragged",
-    initial_state="random",
-    forget_bias=0.7,
-    device=DEVICE,
-)
+CASE = replace(SMALLEST, device=DEVICE)
 
 
 #: Options of one strategy: its cells are looked at under all of them in turn, and all in slow.

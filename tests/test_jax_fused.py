@@ -30,22 +30,12 @@ from tests.checks import (
     training_is_the_oracles,
     two_steps_are_the_oracles,
 )
-from tests.support import case_of, cases
+from tests.support import SMALLEST, case_of, cases
 
 if backends.missing("jax"):
     pytest.skip(backends.missing("jax") or "", allow_module_level=True)
 
-CASE = Case(
-    cell="lstm",
-    seq_len=3,
-    batch=3,
-    inputs=5,
-    hidden=4,
-    layers=2,
-    lengths="ragged",
-    initial_state="random",
-    forget_bias=0.7,
-)
+CASE = SMALLEST
 ON_GPU = replace(CASE, device="gpu")
 
 

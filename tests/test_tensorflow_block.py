@@ -20,24 +20,14 @@ from backends.spec import Cell, Gru, Lstm, Residual
 from backends.stack import Layer, layers
 from backends.tensorflow.blocksupport import block_lstm_refusal, cell_refusal
 from bench.outputs import check_forward, check_train
-from tests.support import data
+from tests.support import SMALLEST, data
 
 pytestmark = pytest.mark.xdist_group("tensorflow")
 
 if backends.missing("tensorflow"):
     pytest.skip(backends.missing("tensorflow") or "", allow_module_level=True)
 
-CASE = Case(
-    cell="lstm",
-    seq_len=4,
-    batch=3,
-    inputs=5,
-    hidden=4,
-    layers=2,
-    lengths="ragged",
-    initial_state="random",
-    forget_bias=0.7,
-)
+CASE = replace(SMALLEST, seq_len=4)
 FULL = replace(CASE, lengths="full")
 CLIPPED_PEEPHOLES = "lstm-peephole-clip"
 RUNNERS = ("static-v1", "static-v2", "dynamic-v1", "dynamic-v2")

@@ -33,26 +33,14 @@ from tests.checks import (
     training_is_the_oracles,
     two_steps_are_the_oracles,
 )
-from tests.support import cases
+from tests.support import SMALLEST, cases
 
 pytestmark = pytest.mark.xdist_group("tensorflow")
 
 if backends.missing("tensorflow"):
     pytest.skip(backends.missing("tensorflow") or "", allow_module_level=True)
 
-#: Ragged, with an empty sequence, and a state to start at.
-CASE = Case(
-    cell="lstm",
-    seq_len=4,
-    batch=3,
-    inputs=5,
-    hidden=4,
-    layers=2,
-    lengths="ragged",
-    dtype="float64",
-    initial_state="random",
-    forget_bias=0.7,
-)
+CASE = replace(SMALLEST, seq_len=4, dtype="float64")
 GPU = replace(CASE, device="gpu")
 EXPRESSED = ("rnn", "rnn-relu", "basic-lstm", "lstm", "lstm-projection", "gru-reset-after")
 #: Every cell with one layer and with two, full and ragged, one way and both.

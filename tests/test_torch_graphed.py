@@ -30,7 +30,7 @@ from tests.checks import (
     two_steps_are_the_oracles,
     work_grows_with_time,
 )
-from tests.support import SIZES, case_of, data
+from tests.support import SIZES, SMALLEST, case_of, data
 
 torch = pytest.importorskip("torch")
 
@@ -44,17 +44,7 @@ from backends.torch.runner import TorchRunner  # noqa: E402
 from tests.recorded import recorded  # noqa: E402
 
 CPU = torch.device("cpu")
-CASE = Case(
-    cell="lstm",
-    seq_len=3,
-    batch=3,
-    inputs=5,
-    hidden=4,
-    layers=2,
-    lengths="ragged",
-    initial_state="random",
-    forget_bias=0.7,
-)
+CASE = SMALLEST
 FULL = replace(CASE, lengths="full")
 
 
