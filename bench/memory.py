@@ -8,8 +8,8 @@ Many kernels count pages for each CPU by itself and add them up now and then: th
 by 0.2 to 0.3 MB, to either side, and what took next to nothing can read as less than nothing.
 
 What is given from pages that the allocator holds free takes nothing of the kernel and is not seen.
-They are returned when a meter is made, as far as glibc returns them: not the end of another thread's
-arena. So a memory job is the first of its process that builds and runs anything.
+They are returned when a meter is made, as far as glibc returns them (not the end of another
+thread's arena): a memory job is the first in its process that builds and runs anything.
 
 On a GPU the framework's allocator counts what its arrays take. What else lies there is not
 in it: the driver's context, libraries and their kernels, and what the allocator holds in reserve.
