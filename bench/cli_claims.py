@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.errors import UsageError
-from bench.options import CANNOT_TELL, FAILED, FOLDER, OK, PYTHON, count, said_where
+from bench.options import CANNOT_TELL, FAILED, FOLDER, OK, PYTHON, count, repeatable, said_where
 
 if TYPE_CHECKING:
     from bench.claims.model import Verdict
@@ -90,7 +89,8 @@ def claims(
         folders = folders or [_latest()]
     runs = read_all(folders)
     if measure:
-        runs += _measure(asked, runs, folders, threads, pythons, out, context.find_root().obj)
+        command = repeatable(context, folders)
+        runs += _measure(asked, runs, folders, threads, pythons, out, command)
     verdicts = judge(runs, labels_of(runs))
     shown = [verdict for verdict in verdicts if verdict.id in {claim.id for claim in asked}]
     console = Console()
@@ -125,7 +125,7 @@ def _measure(
     threads: int | None,
     pythons: dict[str, Path],
     out: Path | None,
-    arguments: Sequence[str],
+    command: str,
 ) -> list[Run]:
     """Measure the sweeps that are missing, each into a folder of its own."""
     from rich.console import Console
@@ -154,7 +154,7 @@ def _measure(
                 target,
                 threads=engine.threads_for(sweep, None if sweep.threads else threads),
                 start="fork",
-                command=shlex.join(["python", "-m", "bench", *arguments]),
+                command=command,
                 progress=for_console(Console(stderr=True)),
                 interpreters=interpreters,
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +17,7 @@ from bench.options import (
     PYTHON,
     duration,
     percentage,
+    repeatable,
     said_where,
     size,
     sweep_options,
@@ -132,7 +131,7 @@ def run(
             folder,
             threads=threads,
             start=start,
-            command=shlex.join(["python", "-m", "bench", *_repeatable(context.find_root().obj)]),
+            command=repeatable(context),
             progress=progress,
             interpreters=interpreters,
         )
@@ -148,15 +147,6 @@ def _check_alone(context: click.Context, name: str) -> None:
                 f"{parameter.opts[0]}: a run is resumed as it was planned; "
                 "--resume takes no other option"
             )
-
-
-def _repeatable(arguments: Sequence[str]) -> list[str]:
-    """The arguments without `--out FOLDER`: whoever runs them again has another folder."""
-    kept: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if argument.partition("=")[0] != "--out" and before != "--out":
-            kept.append(argument)
-    return kept
 
 
 def _publish(result: Run) -> int:

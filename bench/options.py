@@ -6,7 +6,8 @@ Which values an axis may have is for `bench.axes.Axes` to say.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,17 @@ def sweep_options(command: Command) -> Command:
         metavar="NAME|FILE.toml",
         help="Where axes and sampling come from; see `list --presets`.",
     )(command)
+
+
+def repeatable(context: click.Context, folders: Collection[Path] = ()) -> str:
+    """The command line without `--out FOLDER` and these folders: who types it again has others."""
+    arguments: Sequence[str] = context.find_root().obj
+    kept = [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if "--out" not in (before, argument.partition("=")[0]) and Path(argument) not in folders
+    ]
+    return shlex.join(["python", "-m", "bench", *kept])
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Rewrite the README's tables from the published runs: `python benchmarks/readme_table.py`.
 
 One has the rows of a run's static-dynamic table in which a static strategy was measured, the other
-the verdicts on claims, which `results/README.md` has too. Both are derived from the records by the
-code as it is now.
+the verdicts on claims, which `results/README.md` has too. `docs/then-and-now.md` has what runs of
+others' cases say. All are derived from the records by the code as it is now.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bench.claims.judge import judge
 from bench.claims.model import Verdict
 from bench.report import build, labels_of
 from bench.report.markdown import escaped
+from bench.report.then_and_now import NOBODY
 from bench.store import read_all, read_run
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,8 @@ RUN = "results/2026-11-24-lstm-cpu"
 CLAIMS = "results/2026-11-26-claims-cpu"
 #: The same sweeps, measured before.
 FIRST = "results/2026-11-26-claims-cpu-first"
+#: The cases that others published, each preset a run.
+THEN = "results/2026-11-26-then-and-now-cpu"
 
 #: Which strategies of the table are unrolled.
 STATIC = ("tensorflow/static", "torch/static", "torch/traced", "jax/static")
@@ -113,6 +116,16 @@ def twice() -> str:
     return str(pd.DataFrame(rows).to_markdown(index=False))
 
 
+def then_and_now() -> str:
+    """The Markdown table of published ratios and today's, without what has no counterpart."""
+    report = build(read_all([ROOT / THEN]))
+    (found,) = (table for table in report.tables if table.name == "then-and-now")
+    shown = found.display[found.frame["said"] != NOBODY]
+    shown = shown.drop(columns=["today", "status", "change"])
+    shown = shown.map(lambda cell: escaped(str(cell)))
+    return str(shown.to_markdown(index=False, disable_numparse=True))
+
+
 def _answers(verdict: Verdict) -> dict[tuple[tuple[str, str], ...], str]:
     """Place -> answer, of the places where there is one by time or memory."""
     told = (f for f in verdict.findings if f.answer in ("holds", "refuted") and f.blocks)
@@ -133,6 +146,7 @@ def rewritten(text: str, tables: Mapping[str, str]) -> str:
 def pages() -> dict[Path, str]:
     """The pages with tables, as they should be."""
     readme, results = ROOT / "README.md", ROOT / "results" / "README.md"
+    then = ROOT / "docs" / "then-and-now.md"
     bundle = Path(CLAIMS)
     return {
         readme: rewritten(
@@ -141,6 +155,7 @@ def pages() -> dict[Path, str]:
         results: rewritten(
             results.read_text(), {"verdicts": verdicts(f"{bundle.name}/"), "twice": twice()}
         ),
+        then: rewritten(then.read_text(), {"then-and-now": then_and_now()}),
     }
 
 

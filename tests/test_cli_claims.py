@@ -140,6 +140,9 @@ def test_measuring_goes_on_in_a_folder_of_runs_with_what_is_missing(engine: Engi
     write(Path("runs/claims-loops"), SLOW.run("claims-loops"))
     claims("runs", "--run", "I2")
     assert engine.measured == ["runs/claims-block"]
+    assert read_run(Path("runs/claims-block")).manifest["command"] == (
+        "python -m bench claims --run I2"
+    )
     assert claims("runs", "--run", "I2") == 1
     assert engine.measured == ["runs/claims-block"]
 

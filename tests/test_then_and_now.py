@@ -286,7 +286,11 @@ def ratio(low: float, high: float) -> stats.Ratio:
         (2.0, ratio(0.7, 0.8), "order reversed"),
         (2.0, ratio(2.5, 3.0), "same order"),
         (0.5, ratio(0.98, 1.02), "equivalent now"),
-        (0.5, ratio(0.8, 1.2), "cannot tell"),
+        # It was ahead, and nobody is now, as far as one can tell.
+        (0.5, ratio(0.8, 1.2), "order open now"),
+        (2.0, ratio(0.8, 1.2), "order open now"),
+        # There was no order to lose.
+        (1.04, ratio(0.8, 1.03), "cannot tell"),
         # A difference of 0.3 % that has no interval is no order.
         (1.003, ratio(0.7, 0.8), "apart now"),
         (0.98, ratio(0.7, 0.8), "apart now"),
@@ -298,6 +302,12 @@ def test_words(then: float, now: stats.Ratio | None, said: str) -> None:
     assert said_of(then, now, stats.UNMEASURED) == said
     for floor in (stats.Floor(failed=True), stats.Floor(missing=True)):
         assert said_of(then, now, floor) == "cannot tell"
+
+
+@pytest.mark.parametrize(("bound", "said"), [(0.2, "order open now"), (0.4, "cannot tell")])
+def test_a_change_below_the_floor_is_none(bound: float, said: str) -> None:
+    floor = stats.Floor(value=bound, bound=bound)
+    assert said_of(1.4, ratio(1.02, 1.1), floor) == said
 
 
 # --- the table ------------------------------------------------------------------------------------

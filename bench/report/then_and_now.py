@@ -28,7 +28,7 @@ from bench.report.rows import (
 
 #: What may be said of a row.
 AS_PUBLISHED, SAME, TURNED = "as published", "same order", "order reversed"
-EQUIVALENT, APART = "equivalent now", "apart now"
+EQUIVALENT, APART, OPEN = "equivalent now", "apart now", "order open now"
 UNKNOWN, NOBODY = "cannot tell", "no counterpart"
 
 _CAPTION = """\
@@ -42,7 +42,9 @@ to the first result. Change: now over then. Times of two machines are not compar
 own; "{same}": it does not, and the same one is ahead; "{turned}": the other one is; "{apart}": \
 one is, of two that were less than {margin} apart then, too little for an order without an \
 interval; each beyond the A/A floor. "{equivalent}": they are now less than {margin} apart; \
-"{unknown}": there is no interval, the order is open, or an identical pair that the row rests on \
+"{open}": the published ratio is outside today's interval, and further from today's ratio than the \
+floor, but which of the two is ahead now cannot be told; \
+"{unknown}": neither can that, there is no interval, or an identical pair that the row rests on \
 failed or lacks. \
 Footnotes say where what runs today is a descendant or where there is none. """
 
@@ -135,11 +137,18 @@ def said_of(then: float, now: stats.Ratio | None, floor: stats.Floor) -> str:
         return AS_PUBLISHED
     if verdict == "equivalent":
         return EQUIVALENT
+    had_order = max(then, 1 / then) >= 1 + stats.MARGIN
     if verdict == "cannot tell":
-        return UNKNOWN
-    if max(then, 1 / then) < 1 + stats.MARGIN:
+        moved = stats.judge(_over(now, then), floor) != "cannot tell"
+        return OPEN if moved and had_order else UNKNOWN
+    if not had_order:
         return APART
     return SAME if (verdict == "slower") == (then > 1) else TURNED
+
+
+def _over(now: stats.Ratio, then: float) -> stats.Ratio:
+    """Today's ratio over the published one, which has no interval."""
+    return replace(now, ratio=now.ratio / then, low=now.low / then, high=now.high / then)
 
 
 def _rows(groups: Sequence[Group]) -> Iterator[_Row]:
@@ -161,10 +170,7 @@ def _here(case: Case, group: Group) -> Case:
 
 def _frame_row(row: _Row) -> dict[str, object]:
     pair, now, floor = row.pair, row.now(), row.floor()
-    change = None
-    if now is not None:
-        bounds = {name: getattr(now, name) / pair.ratio for name in ("ratio", "low", "high")}
-        change = replace(now, **bounds)
+    change = None if now is None else _over(now, pair.ratio)
     unmatched = pair.a.implementation is None or pair.b.implementation is None
     outcomes = {
         f"{side}_{key}": value
@@ -234,6 +240,7 @@ def _caption(groups: Sequence[Group], rows: Sequence[_Row]) -> str:
         turned=TURNED,
         apart=APART,
         equivalent=EQUIVALENT,
+        open=OPEN,
         unknown=UNKNOWN,
         margin=MARGIN,
     )
