@@ -202,12 +202,17 @@ def sweep_options(command: Command) -> Command:
 
 def repeatable(context: click.Context, folders: Collection[Path] = ()) -> str:
     """The command line without `--out FOLDER` and these folders: who types it again has others."""
-    arguments: Sequence[str] = context.find_root().obj
-    kept = [
-        argument
-        for before, argument in zip(["", *arguments], arguments, strict=False)
-        if "--out" not in (before, argument.partition("=")[0]) and Path(argument) not in folders
-    ]
+    command, *arguments = context.find_root().obj
+    options = [entry for entry in context.command.params if isinstance(entry, click.Option)]
+    with_value = {name for option in options if not option.is_flag for name in option.opts}
+    kept, before = [command], ""
+    for argument in arguments:
+        is_value = before in with_value
+        option = before if is_value else argument.partition("=")[0]
+        is_folder = not is_value and Path(argument) in folders
+        if option != "--out" and not is_folder:
+            kept.append(argument)
+        before = "" if is_value else argument
     return shlex.join(["python", "-m", "bench", *kept])
 
 

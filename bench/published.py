@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, get_args
 
 from backends.api import MODES, Case, Mode
@@ -32,13 +33,27 @@ _FIGURE = ("mode", "quantity", "value", "unit", *SELECTORS)
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number as published: of a case of the preset, in a mode. Of parts it is their sum."""
+    """One number as published: of a case of the preset, in a mode. Of parts it is their sum.
+
+    What it was rounded from is within `rounding` of it: half of its last digit, parts added up.
+    """
 
     case: Case
     mode: Mode
     quantity: Quantity
     value: float
+    rounding: float
     unit: Unit
+
+    @property
+    def least(self) -> float:
+        """The least that it may have been rounded from."""
+        return self.value - self.rounding
+
+    @property
+    def most(self) -> float:
+        """The most that it may have been rounded from."""
+        return self.value + self.rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +87,11 @@ class Pair:
     def ratio(self) -> float:
         """What was published, as a ratio."""
         return self.over.value / self.under.value
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most that the ratio may be of figures that were rounded."""
+        return self.over.least / self.under.most, self.over.most / self.under.least
 
     @property
     def across_modes(self) -> bool:
@@ -121,9 +141,14 @@ def _check_two(a: Published, b: Published) -> None:
         )
 
 
+def _of(figure: Figure) -> tuple[Case, Mode, Quantity]:
+    """What it is a figure of."""
+    return figure.case, figure.mode, figure.quantity
+
+
 def _counterpart(a: Published, over: Figure, b: Published, mode: Mode) -> Figure:
     for figure in b.figures:
-        if (figure.case, figure.mode, figure.quantity) == (over.case, mode, over.quantity):
+        if _of(figure) == (over.case, mode, over.quantity):
             if figure.unit != over.unit:
                 raise ValueError(
                     f"published {a.name}: unit {over.unit!r} of {over.mode} {over.quantity}: must "
@@ -212,7 +237,7 @@ def _published(data: object, sweep: Sweep) -> Published:
     if not figures:
         raise ValueError(f"{what}: has no figures")
     for figure in figures:
-        same = [f for f in figures if replace(f, value=figure.value, unit=figure.unit) == figure]
+        same = [f for f in figures if _of(f) == _of(figure)]
         if len(same) > 1:
             raise ValueError(
                 f"{what}: has {len(same)} figures of {figure.mode} {figure.quantity} of one case"
@@ -231,11 +256,13 @@ def _figure(data: object, what: str, sweep: Sweep) -> Figure:
     quantity = strict.word(given["quantity"], f"{what}, quantity", get_args(Quantity))
     if quantity == "setup" and not sweep.sampling.cold_blocks:
         raise ValueError(f"{what}: quantity 'setup' needs cold_blocks of 1 or more")
+    value, rounding = _value(given["value"], f"{what}, value")
     return Figure(
         case=_case({key: given[key] for key in SELECTORS if key in given}, what, sweep),
         mode=strict.word(given["mode"], f"{what}, mode", sweep.modes()),  # type: ignore[arg-type]
         quantity=quantity,  # type: ignore[arg-type]
-        value=_value(given["value"], f"{what}, value"),
+        value=value,
+        rounding=rounding,
         unit=strict.word(given["unit"], f"{what}, unit", get_args(Unit)),  # type: ignore[arg-type]
     )
 
@@ -254,14 +281,21 @@ def _case(where: Mapping[str, object], what: str, sweep: Sweep) -> Case:
     return found[0]
 
 
-def _value(value: object, what: str) -> float:
-    """A number, or the parts that add up to it."""
-    parts = [
-        float(part) for part in strict.numbers(value if type(value) is list else [value], what)
-    ]
+def _value(value: object, what: str) -> tuple[float, float]:
+    """A number, or the parts that add up to it, and how far off rounding may have put it."""
+    given = strict.numbers(value if type(value) is list else [value], what)
+    parts, halves = [float(part) for part in given], [_half_of_last_digit(n) for n in given]
     if not parts or not all(part > 0 for part in parts) or not math.isfinite(sum(parts)):
         raise strict.refused(what, value, "finite and above 0, or a list of such parts")
-    return sum(parts)
+    rounding = sum(halves)
+    # Of one digit alone, 0.0 is among what rounds to it, and no ratio is over that.
+    return sum(parts), min(rounding, sum(parts) / 2)
+
+
+def _half_of_last_digit(number: float) -> float:
+    """Of 47: 0.5; of 1.3: 0.05. Zeros at the end of a decimal are not told apart from none."""
+    exponent = Decimal(repr(number)).as_tuple().exponent
+    return 0.5 * 10.0**exponent if isinstance(exponent, int) else math.nan
 
 
 def _table(

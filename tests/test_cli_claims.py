@@ -147,6 +147,24 @@ def test_measuring_goes_on_in_a_folder_of_runs_with_what_is_missing(engine: Engi
     assert engine.measured == ["runs/claims-block"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("claims --run I2", "--run I2"),
+        ("2 --run I2 --threads 2", "--run I2 --threads 2"),
+        ("2 --out out --run I2", "--run I2"),
+        ("2 --out=out --run I2", "--run I2"),
+        ("2 --run --out --run I2", "--run I2"),
+    ],
+)
+def test_a_manifest_has_the_command_without_places(engine: Engine, typed: str, kept: str) -> None:
+    for folder in ("2", "claims"):
+        write(Path(folder, "claims-loops"), SLOW.run("claims-loops"))
+    claims(*typed.split())
+    (path,) = Path().rglob("claims-block")
+    assert read_run(path).manifest["command"] == f"python -m bench claims {kept}"
+
+
 def test_without_a_run_the_last_folder_that_was_measured_is_judged(
     engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:

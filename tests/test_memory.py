@@ -54,6 +54,21 @@ def test_a_known_allocation_is_read_though_it_is_gone(size: int) -> None:
     assert alone(peak_of_an_allocation, size) == pytest.approx(size, rel=0.05)
 
 
+def peak_from_what_was_free(pieces: int, size: int) -> int:
+    """Of arrays as many and as large as others that are gone, from the allocator's own pages."""
+    gone, _pin = [np.ones(size, np.uint8) for _ in range(pieces)], np.ones(size, np.uint8)
+    del gone
+    meter = PeakMeter()
+    kept = [np.ones(size, np.uint8) for _ in range(pieces)]
+    peak = meter.read()
+    del kept
+    return peak
+
+
+def test_what_the_allocator_held_free_is_returned_before() -> None:
+    assert alone(peak_from_what_was_free, 200, 100_000) == pytest.approx(20e6, rel=0.05)
+
+
 def peaks_of_phases(kept_bytes: int, gone_bytes: int) -> list[int]:
     """Of a phase that leaves an array, one that does nothing, one that leaves nothing, and one."""
     meter = PeakMeter()

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backends import IMPLEMENTATIONS, refusal
-from bench import stats
+from bench import published, stats
 from bench.errors import UsageError
 from bench.preset import load_preset, preset_names, source_of
 from bench.published import Pair, Source
@@ -304,6 +306,52 @@ def test_words(then: float, now: stats.Ratio | None, said: str) -> None:
         assert said_of(then, now, floor) == "cannot tell"
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ((0.4, 0.5), ratio(0.45, 0.6), "as published"),
+        ((0.4, 0.5), ratio(0.52, 0.6), "same order"),
+        ((0.4, 0.5), ratio(0.8, 1.2), "order open now"),
+        ((0.92, 0.96), ratio(0.99, 1.03), "equivalent now"),
+        # At one end of what was rounded there was an order, at the other there was none.
+        ((0.92, 0.96), ratio(0.98, 1.1), "cannot tell"),
+        ((0.92, 0.96), ratio(1.2, 1.3), "cannot tell"),
+        ((0.9, 1.1), ratio(1.2, 1.3), "cannot tell"),
+        ((0.97, 1.03), ratio(1.2, 1.3), "apart now"),
+    ],
+)
+def test_a_word_holds_for_all_that_a_figure_was_rounded_from(
+    then: tuple[float, float], now: stats.Ratio, said: str
+) -> None:
+    assert said_of(then, now, stats.UNMEASURED) == said
+    turned = stats.Ratio(ratio=1 / now.ratio, low=1 / now.high, high=1 / now.low, blocks=5)
+    assert said_of((1 / then[1], 1 / then[0]), turned, stats.UNMEASURED) == said
+
+
+@pytest.mark.parametrize(
+    ("preset", "a", "figure", "least", "most"),
+    [
+        # 44 over 47 ms.
+        ("braun-ce-short", "TensorFlow LSTMBlockCell, dynamic_rnn", {}, 43.5 / 47.5, 44.5 / 46.5),
+        # 0.03 over 3.91 s.
+        ("lample-32", "Torch7", {"quantity": "setup", "hidden": 128}, 0.025 / 3.915, 0.035 / 3.905),
+        # 1.10 (read as 1.1) + 0.94 + 0.17 over 1.10 ms.
+        ("deepbench-train", "cuDNN LSTM", {"hidden": 512}, 2.15 / 1.15, 2.27 / 1.05),
+    ],
+)
+def test_what_figures_may_have_been_rounded_from(
+    preset: str, a: str, figure: dict[str, object], least: float, most: float
+) -> None:
+    assert pair(preset, a, **figure).bounds == pytest.approx((least, most))
+
+
+@given(numbers=st.lists(st.integers(1, 10**6) | st.floats(1e-6, 1e6), min_size=1, max_size=3))
+def test_what_a_figure_may_have_been_is_above_nothing(numbers: list[float]) -> None:
+    value, rounding = published._value(numbers, "value")
+    assert value == sum(numbers)
+    assert 0 < rounding <= value / 2
+
+
 @pytest.mark.parametrize(("bound", "said"), [(0.2, "order open now"), (0.4, "cannot tell")])
 def test_a_change_below_the_floor_is_none(bound: float, said: str) -> None:
     floor = stats.Floor(value=bound, bound=bound)
@@ -484,6 +532,22 @@ def test_deepbench_is_a_ratio_of_two_modes_and_unpaired() -> None:
     shown_row = one(shown(report, "then-and-now", hidden=512))
     assert shown_row["a / b"] == "cuDNN LSTM, train / forward"
     assert shown_row["today"] == "torch/fused"
+
+
+def without_twins(preset: str, measure: str) -> Report:
+    run = synthetic.run(plan(preset))
+    kept = [r for r in run.records if not r.job.replica or r.job.measure != measure]
+    return build([replace(run, records=kept)])
+
+
+@pytest.mark.parametrize("times", [LAMPLE], indirect=True)
+@pytest.mark.usefixtures("times")
+def test_two_frameworks_and_two_modes_need_identical_pairs() -> None:
+    """How far two processes differ is not known without them."""
+    setups = rows(without_twins("lample-32", "cold"), "then-and-now", quantity="setup")
+    assert set(setups["said"]) == {"cannot tell"}
+    modes = rows(without_twins("deepbench-train", "steady"), "then-and-now")
+    assert set(modes["said"]) == {"cannot tell"}
 
 
 def test_deepbench_without_the_other_mode_has_no_ratio() -> None:

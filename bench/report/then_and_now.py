@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -41,12 +41,14 @@ to the first result. Change: now over then. Times of two machines are not compar
 "{as_published}": today's interval includes the published ratio, which has no interval of its \
 own; "{same}": it does not, and the same one is ahead; "{turned}": the other one is; "{apart}": \
 one is, of two that were less than {margin} apart then, too little for an order without an \
-interval; each beyond the A/A floor. "{equivalent}": they are now less than {margin} apart; \
-"{open}": the published ratio is outside today's interval, and further from today's ratio than the \
-floor, but which of the two is ahead now cannot be told; \
-"{unknown}": neither can that, there is no interval, or an identical pair that the row rests on \
-failed or lacks. \
-Footnotes say where what runs today is a descendant or where there is none. """
+interval. Ahead: the interval excludes 1 and the effect is above the A/A floor, 1 % or more, and a \
+wide one by the margin (the table as CSV has the floor of a row). "{equivalent}": they are now \
+less than {margin} apart; "{open}": the published ratio is outside today's interval, and as far as \
+that from today's ratio, but nobody is ahead by that rule now; "{unknown}": neither is so, there \
+is no interval, or an identical pair that the row rests on failed or lacks (two implementations \
+of one framework need none). What figures were rounded from may differ by half of their last \
+digit: a word holds for all of it. Footnotes say where what runs today is a descendant or where \
+there is none. """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +86,26 @@ class _Row:
             return stats.UNMEASURED
         if self.pair.across_modes:
             # Two workers at two moments, as in two runs.
-            return stats.coarsest(
-                *(
-                    group.floors.anywhere(name.partition("/")[0], group.mode, self.measure)
-                    for name, group in ((a, self.over), (b, self.under))
-                )
+            return _of_measured(
+                group.floors.anywhere(name.partition("/")[0], group.mode, self.measure)
+                for name, group in ((a, self.over), (b, self.under))
             )
         if self.measure == "steady":
             return self.over.steady_floor(a, b)
         backends = dict.fromkeys(name.partition("/")[0] for name in (a, b))
-        floors = self.over.floors
-        return stats.coarsest(*(floors.within(name, self.over.mode, "cold") for name in backends))
+        found = [self.over.floors.within(name, self.over.mode, "cold") for name in backends]
+        return found[0] if len(found) == 1 else _of_measured(found)
 
     def sides(self) -> Iterator[tuple[Published, Group | None]]:
         yield self.pair.a, self.over
         yield self.pair.b, self.under
+
+
+def _of_measured(floors: Iterable[stats.Floor]) -> stats.Floor:
+    """The coarsest of them; `missing` where one has no identical pair to be taken from."""
+    found = list(floors)
+    missing = any(floor.missing or not floor.measured for floor in found)
+    return replace(stats.coarsest(*found), missing=missing)
 
 
 def then_and_now(groups: Sequence[Group], layout: Layout) -> Table | None:
@@ -128,13 +135,24 @@ def then_and_now(groups: Sequence[Group], layout: Layout) -> Table | None:
     )
 
 
-def said_of(then: float, now: stats.Ratio | None, floor: stats.Floor) -> str:
-    """Today's ratio beside the published one, in words; at the ratio's own level."""
+def said_of(then: float | tuple[float, float], now: stats.Ratio | None, floor: stats.Floor) -> str:
+    """Today's ratio beside the published one, in words; at the ratio's own level.
+
+    Of a published ratio that is known to be between two: what is so of all between them.
+    """
+    least, most = then if isinstance(then, tuple) else (then, then)
     if now is None or math.isnan(now.low) or floor.withholds:
         return UNKNOWN
-    verdict = stats.finding(now, floor)
-    if now.low <= then <= now.high:
+    if now.low <= most and least <= now.high:
         return AS_PUBLISHED
+    between = (1.0,) if least < 1 < most else ()
+    words = {_said(ratio, now, floor) for ratio in (least, *between, most)}
+    return words.pop() if len(words) == 1 else UNKNOWN
+
+
+def _said(then: float, now: stats.Ratio, floor: stats.Floor) -> str:
+    """Of a published ratio outside of today's interval."""
+    verdict = stats.finding(now, floor)
     if verdict == "equivalent":
         return EQUIVALENT
     had_order = max(then, 1 / then) >= 1 + stats.MARGIN
@@ -193,12 +211,14 @@ def _frame_row(row: _Row) -> dict[str, object]:
         "b_published": pair.under.value,
         "unit": pair.over.unit,
         "then": pair.ratio,
+        "then_least": pair.bounds[0],
+        "then_most": pair.bounds[1],
         **ratio_columns("now", now),
         **ratio_columns("change", change),
         "floor": floor.value,
         "floor_measured": floor.measured,
         "includes_published": now is not None and now.low <= pair.ratio <= now.high,
-        "said": NOBODY if unmatched else said_of(pair.ratio, now, floor),
+        "said": NOBODY if unmatched else said_of(pair.bounds, now, floor),
         **ends(outcomes),
     }
 
