@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+#: One test of conformance.
+SMALL = "test_it_computes_what_the_oracle_computes and torch/dynamic-lstm-ragged-1-float64-bidir"
 FRAMEWORKS = (
     *("tensorflow", "tf_keras", "keras", "torch", "jax", "jaxlib", "onnx", "onnxruntime"),
     "autograd",  # the oracle's, and no part of what a worker's memory is
@@ -53,6 +56,30 @@ for module in {MODULES}:
         [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
     )
     assert loaded.returncode == 0, loaded.stderr
+
+
+def test_conformance_needs_one_framework_and_nothing_of_a_report() -> None:
+    """On a GPU each framework has an environment of its own (docs/gpu.md)."""
+    absent = (
+        *("tensorflow", "tf_keras", "keras", "jax", "jaxlib", "onnx", "onnxruntime"),
+        *("altair", "vl_convert", "jinja2", "tabulate", "orjson", "pytest_benchmark"),
+    )
+    script = f"""
+import sys
+class Absent:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in {absent}:
+            raise ModuleNotFoundError(name=name)
+sys.meta_path.insert(0, Absent)
+import pytest
+sys.exit(pytest.main({["-q", "-p", "no:cacheprovider", "tests/test_conformance.py", "-k", SMALL]}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
