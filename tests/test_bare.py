@@ -146,7 +146,7 @@ def torch_calls(runner: Any) -> Counter[str]:
     """Operations of a call by name, each as often as it was called from Python."""
     torch = pytest.importorskip("torch")
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities) as profiler:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
         runner.sync(runner.forward())
     return Counter({event.key: event.count for event in profiler.key_averages()})
 

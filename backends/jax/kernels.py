@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,11 @@ def kernels(device: str, call: Callable[[], None]) -> Mapping[str, int]:
         with jax.profiler.trace(folder, profiler_options=options):
             call()
         (path,) = Path(folder).rglob("*.xplane.pb")
-        return of_spans(_spans(jax.profiler.ProfileData.from_file(str(path))), device)
+        with warnings.catch_warnings():
+            # A type of jaxlib's has no `__module__`. Python 3.12 says so, and where that is an
+            # error the binding ends the process.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return of_spans(_spans(jax.profiler.ProfileData.from_file(str(path))), device)
 
 
 def _spans(data: Any) -> Iterable[Span]:
