@@ -67,9 +67,12 @@ def settle() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def calibration_error() -> float:
-    """Relative error of the reading of a known allocation, here and now."""
-    meter = PeakMeter()
+def calibration_error() -> float | None:
+    """Relative error of the reading of a known allocation, here and now; None on a silent host."""
+    try:
+        meter = PeakMeter()
+    except Unavailable:
+        return None
     known = np.ones(KNOWN_BYTES, np.uint8)
     return meter.read() / known.nbytes - 1
 
@@ -96,6 +99,23 @@ class PeakMeter:
         return end.peak - self._base.now - (end.files - self._base.files)
 
 
+class SilentMeter:
+    """Of a job on a GPU, on a host that does not tell of its own memory."""
+
+    def read(self) -> None:
+        """Nothing."""
+
+
+def host_meter(device: str) -> PeakMeter | SilentMeter:
+    """What meters the host meanwhile. Raises `Unavailable` where there is nothing else to meter."""
+    try:
+        return PeakMeter()
+    except Unavailable:
+        if is_gpu(device):
+            return SilentMeter()
+        raise
+
+
 class DeviceMeter:
     """The same by the allocator of a framework on a GPU; nothing on a CPU."""
 
@@ -113,20 +133,30 @@ class DeviceMeter:
 
 
 def peaks(
-    device: str, host: Sequence[float], on_device: Sequence[float | None]
+    device: str, host: Sequence[float | None], on_device: Sequence[float | None]
 ) -> dict[str, float]:
     """The values of a memory job, from its peaks in building and running.
 
-    Peaks are of the device that computes: of a GPU the host's is a value of its own, and where the
-    framework does not tell of the GPU there is that one only.
+    Peaks are of the device that computes: of a GPU the host's is a value of its own, and who does
+    not tell of either has none. Raises `Unavailable` where nobody tells.
     """
+    here, there = _told(host), _told(on_device)
     if not is_gpu(device):
-        return _named(host)
-    told = [peak for peak in on_device if peak is not None]
-    return {HOST_PEAK: max(host), **(_named(told) if len(told) == len(on_device) else {})}
+        return _named(here)
+    if not here and not there:
+        raise Unavailable("peak memory: neither the framework's allocator nor this host tells")
+    return {**({HOST_PEAK: max(here)} if here else {}), **_named(there)}
+
+
+def _told(found: Sequence[float | None]) -> list[float]:
+    """The peaks of both phases, or none."""
+    known = [peak for peak in found if peak is not None]
+    return known if len(known) == len(found) else []
 
 
 def _named(found: Sequence[float]) -> dict[str, float]:
+    if not found:
+        return {}
     build, run = found
     return {
         "build_peak_bytes": build,

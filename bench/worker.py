@@ -151,7 +151,7 @@ class Worker:
     def _memory(self, request: Mapping[str, Any]) -> Reply:
         """Peaks of build and load, and of two calls. Nothing is timed here."""
         subject = Subject(self._backend(), request)
-        meter = memory.PeakMeter()
+        meter = memory.host_meter(subject.case.device)
         device = memory.DeviceMeter(self._backend(), subject.case.device)
         subject.build(measure.Stopwatch())
         subject.load()
@@ -169,7 +169,9 @@ class Worker:
         out = subject.call()
         subject.runner.sync(out)
         reply = verdict(subject.check(out))
-        values["calibration_error"] = memory.calibration_error()
+        error = memory.calibration_error()
+        if error is not None:
+            values["calibration_error"] = error
         return {**reply, "values": values}
 
     def _behaviour(self, request: Mapping[str, Any]) -> Reply:

@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ import pytest
 from backends.api import Unavailable
 from bench import memory
 from bench.memory import HOST_PEAK, PeakMeter
-from bench.record import Record
+from bench.outcome import request
+from bench.record import Record, Status
 from bench.report import Report, build
 from bench.store import Run
 from bench.watch import NVML_PEAK
+from bench.worker import Worker as Child
 from tests import synthetic
 from tests.reading import one, plain_report, rows, shown, table
+from tests.scripted import DEVICES_VARIABLE
 from tests.scripted_runs import execute, of, sweep
 
 ROOT = Path(__file__).parent.parent
@@ -165,6 +168,38 @@ def test_a_host_that_does_not_tell_is_named(kernel: Kernel) -> None:
     kernel.clear.mkdir()
     with pytest.raises(Unavailable, match="cannot be written"):
         PeakMeter()
+
+
+@pytest.mark.usefixtures("scripted_backend", "kernel")
+def test_a_host_that_does_not_tell_measures_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no `clear_refs` in some containers; only the host's memory is not known there."""
+    monkeypatch.setenv(DEVICES_VARIABLE, "cpu,gpu")
+    child = Child("scripted", threads=1)
+    described = child.answer({"op": "describe"})
+    assert described["status"] == Status.OK
+    assert described["calibration_error"] is None
+    replies = {}
+    for device in ("cpu", "gpu"):
+        plan = sweep("grows")
+        plan = replace(plan, axes=replace(plan.axes, device=(device,)))
+        job = next(job for job in plan.jobs("memory") if not job.replica)
+        expected = tmp_path / f"{device}.npz"
+        child.answer({"op": "expect", "case": asdict(job.case), "path": str(expected)})
+        replies[device] = child.answer(request("memory", job, expected))
+    assert replies["cpu"]["status"] == Status.UNAVAILABLE
+    assert "does not tell" in replies["cpu"]["reason"]
+    assert replies["gpu"]["status"] == Status.OK
+    assert {"peak_bytes", "run_peak_bytes"} <= replies["gpu"]["values"].keys()
+    assert not {HOST_PEAK, "calibration_error"} & replies["gpu"]["values"].keys()
+
+
+def test_a_gpu_of_which_nobody_tells_has_no_peak() -> None:
+    with pytest.raises(Unavailable, match="neither the framework's allocator nor this host"):
+        memory.peaks("gpu", (None, None), (None, None))
+    assert memory.peaks("gpu", (1e6, 2e6), (None, None)) == {HOST_PEAK: 2e6}
+    assert memory.peaks("gpu", (None, None), (3e6, 1e6))["peak_bytes"] == 3e6
 
 
 @pytest.mark.usefixtures("scripted_backend")
