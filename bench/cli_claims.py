@@ -89,7 +89,9 @@ def claims(
         folders = folders or [_latest()]
     runs = read_all(folders)
     if measure:
-        command = repeatable(context, folders)
+        command = repeatable(
+            context, lambda word: word.upper() not in CLAIMS and Path(word) in folders
+        )
         runs += _measure(asked, runs, folders, threads, pythons, out, command)
     verdicts = judge(runs, labels_of(runs))
     shown = [verdict for verdict in verdicts if verdict.id in {claim.id for claim in asked}]

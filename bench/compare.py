@@ -179,6 +179,8 @@ def compare(
         if a is not None and b is not None and _measured(a) and _measured(b):
             floor = _floor(job, (old_floors, new_floors))
             rows.append(_row(job, a, b, paired=paired, floor=floor, rules=rules))
+        elif _is_untold(job, before, after, rules):
+            unmatched.append(replace(_unmatched(job, a, b), effect="cannot tell"))
         elif not (_left_out(a) and _left_out(b)):
             unmatched.append(_unmatched(job, a, b))
     return Comparison(
@@ -302,6 +304,21 @@ def _measured(evidence: Evidence) -> bool:
 def _left_out(evidence: Evidence | None) -> bool:
     """Whether it was clear beforehand that there would be no figure."""
     return evidence is None or evidence.outcome.status in EXPECTED - {Status.OK}
+
+
+def _is_untold(
+    job: Job, old: Mapping[Job, Evidence], new: Mapping[Job, Evidence], rules: Sequence[Rule]
+) -> bool:
+    """Whether a rule asks for the peak of what both runs ran, on a host that does not tell."""
+    if job.measure != "memory" or not any("memory" in rule.measures for rule in rules):
+        return False
+    peaks = [side[job] for side in (old, new) if job in side]
+    beside = [replace(job, measure=measure) for measure in ("steady", "cold")]
+    return (
+        any(peak.outcome.status == Status.UNAVAILABLE for peak in peaks)
+        and all(peak.outcome.status in (Status.UNAVAILABLE, Status.OK) for peak in peaks)
+        and all(any(ran in side and _measured(side[ran]) for ran in beside) for side in (old, new))
+    )
 
 
 def _unmatched(job: Job, old: Evidence | None, new: Evidence | None) -> Unmatched:

@@ -186,6 +186,7 @@ def _works(place: Place) -> bool:
             subprocess.run(
                 [*join, str(made.folder / "cgroup.procs")], check=True, capture_output=True
             )
+            made.kills()  # a sandbox may take a limit and keep no account of what it did
     except (OSError, subprocess.CalledProcessError):
         return False
     return True

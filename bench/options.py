@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -200,19 +200,22 @@ def sweep_options(command: Command) -> Command:
     )(command)
 
 
-def repeatable(context: click.Context, folders: Collection[Path] = ()) -> str:
-    """The command line without `--out FOLDER` and these folders: who types it again has others."""
+def repeatable(context: click.Context, is_place: Callable[[str], bool] = lambda _: False) -> str:
+    """The command line without `--out FOLDER` and other places: who types it again has others.
+
+    `is_place` says which arguments, that are no options or their values, are left out too.
+    """
     command, *arguments = context.find_root().obj
     options = [entry for entry in context.command.params if isinstance(entry, click.Option)]
     with_value = {name for option in options if not option.is_flag for name in option.opts}
-    kept, before = [command], ""
+    kept, before, positional = [command], "", False
     for argument in arguments:
         is_value = before in with_value
-        option = before if is_value else argument.partition("=")[0]
-        is_folder = not is_value and Path(argument) in folders
-        if option != "--out" and not is_folder:
+        option = "" if positional else before if is_value else argument.partition("=")[0]
+        if option != "--out" and (is_value or not is_place(argument)):
             kept.append(argument)
-        before = "" if is_value else argument
+        positional = positional or (argument == "--" and not is_value)
+        before = "" if is_value or positional else argument
     return shlex.join(["python", "-m", "bench", *kept])
 
 

@@ -288,7 +288,7 @@ def _value(value: object, what: str) -> tuple[float, float]:
     if not parts or not all(part > 0 for part in parts) or not math.isfinite(sum(parts)):
         raise strict.refused(what, value, "finite and above 0, or a list of such parts")
     rounding = sum(halves)
-    # Of one digit alone, 0.0 is among what rounds to it, and no ratio is over that.
+    # A last digit of 1 alone is the worst: 0.5 of it, but for how floats add up.
     return sum(parts), min(rounding, sum(parts) / 2)
 
 

@@ -204,12 +204,21 @@ def test_the_first_place_that_works_is_taken(
     """Beside a place that is not there stands one that lets itself be joined."""
     absent = Place(version=V1, folder=tmp_path / "absent")
     there = Place(version=V1, folder=tmp_path)
-    Kernel(monkeypatch, V1_FILES)
+    Kernel(monkeypatch, {**V1_FILES, V1.events: V1_EVENTS.format(0)})
     monkeypatch.setattr(limits, "places", lambda text: [absent, there])
     assert limits.find_place() == there
     monkeypatch.setattr(limits, "places", lambda text: [absent])
     assert limits.find_place() is None
     monkeypatch.setattr(limits, "_OWN_GROUPS", tmp_path / "absent")
+    assert limits.find_place() is None
+
+
+def test_a_group_that_keeps_no_account_of_what_it_killed_does_not_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox may take a limit and heed none."""
+    Kernel(monkeypatch, V1_FILES)
+    monkeypatch.setattr(limits, "places", lambda text: [Place(version=V1, folder=tmp_path)])
     assert limits.find_place() is None
 
 

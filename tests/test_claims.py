@@ -16,6 +16,7 @@ from bench.claims.registry import CLAIMS
 from bench.preset import load_preset, preset_names
 from bench.record import Job, Record, Status
 from bench.store import Run
+from tests import synthetic
 from tests.worlds import World, always, changed, times
 
 Does = Callable[[Job], Mapping[str, float]]
@@ -407,6 +408,22 @@ def test_no_benefit_needs_time_and_memory_and_either_refutes_it() -> None:
     assert smaller.deciding is not None
     assert smaller.deciding.where["quantity"] == "peak memory"
     assert verdict("T5", at(dynamic=1.3).run("claims-loops"), *calls[1:], peaks).answer == "refuted"
+
+
+def test_a_host_that_does_not_tell_of_memory_excuses_nothing() -> None:
+    """Half of the claim is about peaks: without them it does not hold, whatever the times are."""
+    *calls, peaks = deciding("T5", memory(1.0, 1.0))
+    silent = synthetic.ends(Status.UNAVAILABLE, "peak memory: no clear_refs")
+    told = [silent(r) if r.job.measure == "memory" else r for r in peaks.records]
+    found = verdict("T5", *calls, replace(peaks, records=told))
+    assert found.answer == "inconclusive"
+    # A framework that is not there at all is no part of the question.
+    gone = [silent(r) if r.job.backend == "torch" else r for r in peaks.records]
+    others = [
+        replace(run, records=[silent(r) if r.job.backend == "torch" else r for r in run.records])
+        for run in calls
+    ]
+    assert verdict("T5", *others, replace(peaks, records=gone)).answer == "holds"
 
 
 def test_a_claim_does_not_hold_where_a_part_of_its_evidence_lacks() -> None:

@@ -155,10 +155,12 @@ def test_measuring_goes_on_in_a_folder_of_runs_with_what_is_missing(engine: Engi
         ("2 --out out --run I2", "--run I2"),
         ("2 --out=out --run I2", "--run I2"),
         ("2 --run --out --run I2", "--run I2"),
+        ("2 --run -- I2", "--run -- I2"),
+        ("--run I2 2 ./I2", "--run I2"),
     ],
 )
 def test_a_manifest_has_the_command_without_places(engine: Engine, typed: str, kept: str) -> None:
-    for folder in ("2", "claims"):
+    for folder in ("2", "claims", "I2"):
         write(Path(folder, "claims-loops"), SLOW.run("claims-loops"))
     claims(*typed.split())
     (path,) = Path().rglob("claims-block")

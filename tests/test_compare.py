@@ -467,6 +467,39 @@ def test_memory_counts_where_a_rule_names_it() -> None:
     assert not row(found, "jax/dynamic").gated
 
 
+def large(run: Run) -> Run:
+    """With peaks that are far above the method's error."""
+    scale = [scaled(r, 100.0) if r.job.measure == "memory" else r for r in run.records]
+    return replace(run, records=scale)
+
+
+@pytest.mark.parametrize("silent", [(True, True), (True, False), (False, True)])
+def test_a_rule_about_memory_is_not_kept_where_a_host_does_not_tell(
+    silent: tuple[bool, bool],
+) -> None:
+    told = large(in_session(drawn(1)))
+    change = synthetic.ends(Status.UNAVAILABLE, "peak memory: no clear_refs")
+    records = [change(r) if r.job.measure == "memory" else r for r in told.records]
+    old, new = (replace(told, records=records) if quiet else told for quiet in silent)
+    both = parse_rules(["larger-than-80%", "slower-than-50%"])
+    assert compare(told, told, rules=both).exit_status == 0
+    found = compare(old, new, rules=both)
+    assert found.exit_status == 3
+    assert {job.effect for job in found.unmatched} == {"cannot tell"}
+    assert {job.job.measure for job in found.unmatched} == {"memory"}
+    if silent == (True, True):
+        assert compare(old, new, rules=parse_rules(["slower-than-50%"])).exit_status == 0
+
+
+def test_a_framework_that_neither_run_has_breaks_no_rule_about_memory() -> None:
+    told = large(in_session(drawn(1)))
+    change = synthetic.ends(Status.UNAVAILABLE, "not installed")
+    records = [change(r) if r.job.backend == "torch" else r for r in told.records]
+    run = replace(told, records=records)
+    found = compare(run, run, rules=parse_rules(["larger-than-80%", "slower-than-50%"]))
+    assert (found.exit_status, found.unmatched) == (0, [])
+
+
 def test_a_small_peak_must_change_by_more_than_the_methods_error() -> None:
     old = in_session(drawn(1))  # 2.6 MB, of which 0.3 are 11 %
     for factor, verdict in ((1.0, "cannot tell"), (1.1, "cannot tell"), (1.3, "slower")):

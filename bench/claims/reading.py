@@ -94,7 +94,10 @@ def peak_question(
     statement: Statement,
     limit: float = 1.0,
 ) -> Question:
-    """The same about peak memory. What is too small to be read well gets no answer."""
+    """The same about peak memory. What is too small to be read well gets no answer.
+
+    A host that does not tell of the memory of what ran there excuses nothing.
+    """
     jobs = [group.get(name, "memory") for name in (a, b)]
     question = Question(run=group.run, where=place, rows=(a, b))
     peaks = [job.values("peak_bytes") for job in jobs]
@@ -110,7 +113,11 @@ def peak_question(
         limit=limit,
         floor=group.floors.within(jobs[0].job.backend, group.mode, "memory"),
     )
-    return tested(question, [part], jobs)
+    ran = all(
+        group.get(name, "steady").believed or group.get(name, "cold").believed for name in (a, b)
+    )
+    asked = tested(question, [part], jobs)
+    return replace(asked, excused=False) if asked.excused and ran else asked
 
 
 def across_cases(

@@ -39,16 +39,17 @@ ratio, without an interval. Now: the same ratio on this host, of what runs each 
 training step is held against a forward pass, of the blocks' medians, unpaired. Setup is the time \
 to the first result. Change: now over then. Times of two machines are not compared. \
 "{as_published}": today's interval includes the published ratio, which has no interval of its \
-own; "{same}": it does not, and the same one is ahead; "{turned}": the other one is; "{apart}": \
+own, or is within what that may have been rounded from; "{same}": not so, and the same one is \
+ahead; "{turned}": the other one is; "{apart}": \
 one is, of two that were less than {margin} apart then, too little for an order without an \
 interval. Ahead: the interval excludes 1 and the effect is above the A/A floor, 1 % or more, and a \
 wide one by the margin (the table as CSV has the floor of a row). "{equivalent}": they are now \
-less than {margin} apart; "{open}": the published ratio is outside today's interval, and as far as \
-that from today's ratio, but nobody is ahead by that rule now; "{unknown}": neither is so, there \
-is no interval, or an identical pair that the row rests on failed or lacks (two implementations \
-of one framework need none). What figures were rounded from may differ by half of their last \
-digit: a word holds for all of it. Footnotes say where what runs today is a descendant or where \
-there is none. """
+less than {margin} apart; "{open}": they were further apart then, the published ratio is outside \
+today's interval, and as far as that from today's ratio, but nobody is ahead by that rule now; \
+"{unknown}": nothing of this is so, there is no interval, or an identical pair that the row rests \
+on failed or lacks (two implementations of one framework need none). What figures were rounded \
+from may differ by half of their last digit: a word holds for all of it. Footnotes say where what \
+runs today is a descendant or where there is none. """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +88,12 @@ class _Row:
         if self.pair.across_modes:
             # Two workers at two moments, as in two runs.
             return _of_measured(
-                group.floors.anywhere(name.partition("/")[0], group.mode, self.measure)
+                floor
                 for name, group in ((a, self.over), (b, self.under))
+                for floor in (
+                    group.floors.anywhere(name.partition("/")[0], group.mode, self.measure),
+                    group.floors.across(group.mode),
+                )
             )
         if self.measure == "steady":
             return self.over.steady_floor(a, b)
@@ -135,16 +140,23 @@ def then_and_now(groups: Sequence[Group], layout: Layout) -> Table | None:
     )
 
 
-def said_of(then: float | tuple[float, float], now: stats.Ratio | None, floor: stats.Floor) -> str:
+def said_of(
+    then: float,
+    now: stats.Ratio | None,
+    floor: stats.Floor,
+    bounds: tuple[float, float] | None = None,
+) -> str:
     """Today's ratio beside the published one, in words; at the ratio's own level.
 
-    Of a published ratio that is known to be between two: what is so of all between them.
+    `bounds` are what the published one may have been rounded from: a word is so of all of it.
     """
-    least, most = then if isinstance(then, tuple) else (then, then)
+    least, most = bounds or (then, then)
     if now is None or math.isnan(now.low) or floor.withholds:
         return UNKNOWN
-    if now.low <= most and least <= now.high:
+    if now.low <= then <= now.high or least <= now.low <= now.high <= most:
         return AS_PUBLISHED
+    if now.low <= most and least <= now.high:
+        return UNKNOWN
     between = (1.0,) if least < 1 < most else ()
     words = {_said(ratio, now, floor) for ratio in (least, *between, most)}
     return words.pop() if len(words) == 1 else UNKNOWN
@@ -218,7 +230,7 @@ def _frame_row(row: _Row) -> dict[str, object]:
         "floor": floor.value,
         "floor_measured": floor.measured,
         "includes_published": now is not None and now.low <= pair.ratio <= now.high,
-        "said": NOBODY if unmatched else said_of(pair.bounds, now, floor),
+        "said": NOBODY if unmatched else said_of(pair.ratio, now, floor, pair.bounds),
         **ends(outcomes),
     }
 
