@@ -36,7 +36,7 @@ from bench.selection import absent_backends
 from bench.sources import WorkerDied, WorkerHung
 from bench.store import Store
 from bench.sweep import Setting, Sweep
-from bench.watch import Lookout, with_memory
+from bench.watch import with_memory
 
 #: What has begun may take so many budgets, since estimates err, and is cut off then. One that does
 #: not answer for that share of a budget hangs: it must not take the others' time.
@@ -99,8 +99,7 @@ class Engine:
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
         self._interpreters = interpreters
-        watches = {name: gpus.watch(name) for name in sweep.axes.device}
-        self._lookout = Lookout(gate, watches)
+        self._lookout = gpus.lookout(gate, sweep.axes.device)
         self._absent = absent_backends(sweep, interpreters)
 
     def run(self, progress: Progress) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
@@ -83,8 +83,7 @@ class Floors:
 
         Without any, `missing`: how far two processes differ, unlike two arms of one, is not known.
         """
-        floor = self._floor(self._across(mode))
-        return floor if floor.measured else replace(floor, missing=True)
+        return self._floor(self._across(mode)).needed
 
     def between(self, a: str, b: str, mode: Mode) -> stats.Floor:
         """For steady times of two backends: what holds in either's worker, and across workers."""

@@ -7,14 +7,14 @@ to tell. NVML counts GPUs by their place on the PCI bus, and so do workers (`CUD
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
 from backends.devices import gpu_name, gpu_number, is_gpu
-from bench.watch import Unwatched, Watch
+from bench.watch import Gate, Lookout, Unwatched, Watch
 
 try:
     import pynvml
@@ -143,6 +143,11 @@ def watch(device: str) -> Unwatched:
         return Unwatched()
     gpu = _gpu(pynvml, device)
     return Unwatched() if gpu is None else Watch(gpu)
+
+
+def lookout(gate: Gate, devices: Iterable[str]) -> Lookout:
+    """A gate of the host, and who looks at each of these devices."""
+    return Lookout(gate, {device: watch(device) for device in devices})
 
 
 def memory_bytes(device: str) -> int | None:

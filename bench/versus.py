@@ -33,7 +33,7 @@ from bench.record import Job, Record, Status
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
-from bench.watch import Lookout, with_memory
+from bench.watch import with_memory
 
 #: The runs' folders within the one that is named.
 SIDES = ("old", "new")
@@ -177,8 +177,7 @@ class _Versus:
         manifest = sides[0].manifest
         self._order = random.Random(manifest["seed"])
         self._gate = Gate(manifest["cpus"], wait_s=sweep.sampling.quiet_wait_s)
-        watches = {name: gpus.watch(name) for name in sweep.axes.device}
-        self._lookout = Lookout(self._gate, watches)
+        self._lookout = gpus.lookout(self._gate, sweep.axes.device)
         self._expected: dict[Case, Path] = {}
         self._names = sorted(sweep.backends())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.claims.judge import judge
 from bench.claims.model import Verdict
-from bench.report import build, labels_of
+from bench.report import build, labels_of, markdown
 from bench.report.markdown import escaped
 from bench.report.then_and_now import NOBODY
 from bench.store import read_all, read_run
@@ -122,8 +123,7 @@ def then_and_now() -> str:
     (found,) = (table for table in report.tables if table.name == "then-and-now")
     shown = found.display[found.frame["said"] != NOBODY]
     shown = shown.drop(columns=["today", "status", "change"])
-    shown = shown.map(lambda cell: escaped(str(cell)))
-    return str(shown.to_markdown(index=False, disable_numparse=True))
+    return markdown.table_text(replace(found, display=shown))
 
 
 def _answers(verdict: Verdict) -> dict[tuple[tuple[str, str], ...], str]:

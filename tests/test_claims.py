@@ -414,16 +414,14 @@ def test_a_host_that_does_not_tell_of_memory_excuses_nothing() -> None:
     """Half of the claim is about peaks: without them it does not hold, whatever the times are."""
     *calls, peaks = deciding("T5", memory(1.0, 1.0))
     silent = synthetic.ends(Status.UNAVAILABLE, "peak memory: no clear_refs")
-    told = [silent(r) if r.job.measure == "memory" else r for r in peaks.records]
-    found = verdict("T5", *calls, replace(peaks, records=told))
-    assert found.answer == "inconclusive"
+    untold = changed(peaks, lambda r: silent(r) if r.job.measure == "memory" else r)
+    assert verdict("T5", *calls, untold).answer == "inconclusive"
     # A framework that is not there at all is no part of the question.
-    gone = [silent(r) if r.job.backend == "torch" else r for r in peaks.records]
     others = [
-        replace(run, records=[silent(r) if r.job.backend == "torch" else r for r in run.records])
-        for run in calls
+        changed(run, lambda r: silent(r) if r.job.backend == "torch" else r)
+        for run in (*calls, peaks)
     ]
-    assert verdict("T5", *others, replace(peaks, records=gone)).answer == "holds"
+    assert verdict("T5", *others).answer == "holds"
 
 
 def test_a_claim_does_not_hold_where_a_part_of_its_evidence_lacks() -> None:

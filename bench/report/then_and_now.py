@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -87,30 +87,25 @@ class _Row:
             return stats.UNMEASURED
         if self.pair.across_modes:
             # Two workers at two moments, as in two runs.
-            return _of_measured(
-                floor
-                for name, group in ((a, self.over), (b, self.under))
-                for floor in (
-                    group.floors.anywhere(name.partition("/")[0], group.mode, self.measure),
-                    group.floors.across(group.mode),
+            return stats.coarsest(
+                *(
+                    floor.needed
+                    for name, group in ((a, self.over), (b, self.under))
+                    for floor in (
+                        group.floors.anywhere(name.partition("/")[0], group.mode, self.measure),
+                        group.floors.across(group.mode),
+                    )
                 )
             )
         if self.measure == "steady":
             return self.over.steady_floor(a, b)
         backends = dict.fromkeys(name.partition("/")[0] for name in (a, b))
         found = [self.over.floors.within(name, self.over.mode, "cold") for name in backends]
-        return found[0] if len(found) == 1 else _of_measured(found)
+        return found[0] if len(found) == 1 else stats.coarsest(*(floor.needed for floor in found))
 
     def sides(self) -> Iterator[tuple[Published, Group | None]]:
         yield self.pair.a, self.over
         yield self.pair.b, self.under
-
-
-def _of_measured(floors: Iterable[stats.Floor]) -> stats.Floor:
-    """The coarsest of them; `missing` where one has no identical pair to be taken from."""
-    found = list(floors)
-    missing = any(floor.missing or not floor.measured for floor in found)
-    return replace(stats.coarsest(*found), missing=missing)
 
 
 def then_and_now(groups: Sequence[Group], layout: Layout) -> Table | None:

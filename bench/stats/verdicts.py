@@ -48,6 +48,11 @@ class Floor:
         return not math.isnan(self.bound)
 
     @property
+    def needed(self) -> Floor:
+        """The same, `missing` where there was no A/A pair: nothing is assumed in its place."""
+        return self if self.measured else replace(self, missing=True)
+
+    @property
     def withholds(self) -> bool:
         """Whether nothing that rests on it gets a verdict."""
         return self.failed or self.missing
