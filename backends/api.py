@@ -9,7 +9,7 @@ Letters used in every shape of this project:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -142,7 +142,10 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """Everything that an implementation of a case is compared with, in float64."""
+    """Everything that an implementation of a case is compared with, in float64.
+
+    `gradients` is () where they were not asked for: a forward pass has none.
+    """
 
     output: Output
     loss: float
@@ -205,17 +208,21 @@ class Runner(Protocol):
         or in the call it raises whatever it raises, or computes something.
         """
 
-    def rotate(self, copies: int) -> None:
-        """Have the inputs and targets that are bound so many times, each in memory of its own.
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        """Take inputs, and in training targets, of one or more batches, for `advance` to go round.
 
-        `advance` goes from one to the next, so that a call does not find them in a cache. `bind`
-        and `feed` end it. Runners that compute on the CPU alone may do nothing.
+        On return those of each batch are resident on the device, in memory of their own. Lengths,
+        initial state and learning rate stay those of the batch that is bound, and the batches are
+        of its shape. Until `advance` calls read the bound batch. A second `rotate` replaces the
+        first, and what that one took is released; `bind` and `feed` end it, `load` does not. It is
+        no part of a call, and costs little more than a copy of the batches.
         """
 
     def advance(self) -> None:
-        """Let the next call read the next copy, if there are any; no part of a call.
+        """Let the next call read the next batch of `rotate`: the first, and behind the last again.
 
-        On return nothing that it did is left for the call to wait for.
+        No part of a call: on return nothing that it did is left for the call to wait for. Where
+        there is no rotation it does nothing.
         """
 
     def forward(self) -> Any:

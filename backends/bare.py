@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.api import Batch, Case, Mode, Output, Unsupported, Weights
@@ -28,7 +28,7 @@ class BareRunner:
     def feed(self, batch: Batch) -> None:
         """See `load`."""
 
-    def rotate(self, copies: int) -> None:
+    def rotate(self, batches: Sequence[Batch]) -> None:
         """See `load`."""
 
     def advance(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from backends.api import Array, Batch, Case, State, Weights
+from backends.api import Array, Batch, Case, Mode, State, Weights
 from backends.spec import Dropout
 from backends.stack import input_width, layers, masks_of, output_width, weight_layers
 
@@ -22,17 +24,19 @@ def make_weights(case: Case) -> Weights:
     )
 
 
-def make_batch(case: Case) -> Batch:
+def make_batch(case: Case, number: int = 0) -> Batch:
     """Inputs, targets, lengths and initial state of a case, in its dtype, from its seed.
 
-    Ragged lengths are uniform in 1..T, "half" ones in 1..T / 2; the first sequence of a batch of
-    two or more is as long as can be. Padding holds ordinary numbers: an implementation that reads
-    it gives a wrong answer.
+    Each `number` has features and targets of its own; masks, lengths and initial state are the
+    same. Ragged lengths are uniform in 1..T, "half" ones in 1..T / 2; the first sequence of a batch
+    of two or more is as long as can be. Padding holds ordinary numbers: an implementation that
+    reads it gives a wrong answer.
     """
     rng = np.random.default_rng([case.seed, 2])
+    x, targets = _draw(case, rng)
+    if number:
+        x, targets = _draw(case, np.random.default_rng([case.seed, 2, number]))
     b, t = case.batch, case.seq_len
-    x = rng.standard_normal((b, t, case.inputs)).astype(case.dtype)
-    targets = (0.5 * rng.standard_normal((b, t, output_width(case)))).astype(case.dtype)
     lengths: Array | None = None
     if case.lengths != "full":
         longest = t if case.lengths == "ragged" else max(1, t // 2)
@@ -50,6 +54,44 @@ def make_batch(case: Case) -> Batch:
         )
     x = np.concatenate([x, *_make_masks(case)], axis=2)
     return Batch(x=x, targets=targets, lengths=lengths, initial_state=state)
+
+
+def _draw(case: Case, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Features [B, T, D] and targets [B, T, O]."""
+    b, t = case.batch, case.seq_len
+    x = rng.standard_normal((b, t, case.inputs)).astype(case.dtype)
+    targets = (0.5 * rng.standard_normal((b, t, output_width(case)))).astype(case.dtype)
+    return x, targets
+
+
+def varied_batches(case: Case, rng: np.random.Generator, count: int) -> list[Batch]:
+    """Batches of a case for calls that are timed: features and targets that no other call gave.
+
+    Drawn once, in float32; the features of each batch are those times a factor of its own between
+    0.75 and 1.25. The factors of neighbours differ by 0.19 or more, so that no feature of one is
+    the other's in a half type either. Targets are those of all batches. The rest is `make_batch`'s.
+    """
+    like = make_batch(case)
+    b, t = case.batch, case.seq_len
+    drawn = rng.standard_normal((b, t, case.inputs), dtype=np.float32)
+    drawn = drawn.astype(np.promote_types(case.dtype, np.float32), copy=False)
+    targets = 0.5 * rng.standard_normal(like.targets.shape, dtype=np.float32)
+    targets = targets.astype(case.dtype, copy=False)
+    x = np.empty((count, *like.x.shape), case.dtype)
+    x[..., case.inputs :] = like.x[..., case.inputs :]
+    for number in range(count):
+        # The golden ratio spreads any number of factors over the range, and neighbours apart.
+        factor = drawn.dtype.type(0.75 + 0.5 * (number * _GOLDEN % 1))
+        np.multiply(drawn, factor, out=x[number, ..., : case.inputs], casting="unsafe")
+    return [replace(like, x=each, targets=targets) for each in x]
+
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def rotated(batch: Batch, mode: Mode) -> tuple[Array, ...]:
+    """What `Runner.rotate` takes of a batch: inputs, and in training targets."""
+    return (batch.x, batch.targets) if mode == "train" else (batch.x,)
 
 
 def _make_masks(case: Case) -> list[Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import SingleDeviceSharding
 
 from backends.api import Batch, Case, Mode, Output, Stage, Unsupported, Weights
-from backends.data import check_batch, initial_state
+from backends.data import check_batch, initial_state, rotated
 from backends.jax.network import Network, train_program
 from backends.stack import input_width, layers, output_width
 
@@ -28,7 +28,7 @@ class JaxRunner:
         self._network = network
         self._mode = mode
         self._device = device
-        self._copies: Iterator[Any] | None = None
+        self._rotation: Iterator[Any] | None = None
         program, arguments = _program(case, network, mode, device)
         donated = (0,) if mode == "train" else ()
         with stage("trace"):
@@ -52,20 +52,25 @@ class JaxRunner:
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
-        case, trains = self._case, self._mode == "train"
-        self._copies = None
-        self._inputs = self._resident((batch.x, batch.targets) if trains else (batch.x,))
+        case = self._case
+        self._rotation = None
+        self._bound = self._inputs = self._resident(rotated(batch, self._mode))
         self._constant = self._resident((batch.lengths, initial_state(case, batch)))
         rate = np.asarray(batch.learning_rate, case.dtype)
-        self._rate = self._resident((rate,) if trains else ())
+        self._rate = self._resident((rate,) if self._mode == "train" else ())
 
-    def rotate(self, copies: int) -> None:
-        bound = jax.tree.map(np.asarray, self._inputs)
-        self._copies = cycle([self._resident(bound) for _ in range(copies)])
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        """See `Runner`. What an earlier rotation has is released before there is more.
+
+        A GPU's allocator can then give the same addresses again: for addresses that it has not
+        noted (`xla_cmd_buffer_trace_cache_size`), XLA captures anew, within a call.
+        """
+        self._inputs, self._rotation = self._bound, None
+        self._rotation = cycle(self._resident([rotated(batch, self._mode) for batch in batches]))
 
     def advance(self) -> None:
-        if self._copies is not None:
-            self._inputs = next(self._copies)
+        if self._rotation is not None:
+            self._inputs = next(self._rotation)
 
     def forward(self) -> Any:
         return self._call("forward")
@@ -105,8 +110,8 @@ class JaxRunner:
 
     def close(self) -> None:
         del self._traced, self._compiled
-        self._weights = self._inputs = self._constant = ()
-        self._copies = None
+        self._weights = self._inputs = self._bound = self._constant = ()
+        self._rotation = None
 
     def _call(self, mode: Mode) -> Any:
         if mode != self._mode:

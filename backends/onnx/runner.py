@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class OnnxRunner:
         self._weights: dict[str, Array] = {}
         self._inputs: dict[str, Any] = {}
         self._outputs: dict[str, Any] = {}
+        self._rotation: Iterator[Any] | None = None
 
     def load(self, weights: Weights) -> None:
         self._weights = packed(self._case, weights)
@@ -57,7 +59,9 @@ class OnnxRunner:
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
-        self._inputs = {"x": _resident(batch.x)}
+        self._rotation = None
+        self._bound = _resident(batch.x)
+        self._inputs = {"x": self._bound}
         if batch.lengths is not None:
             self._inputs["lengths"] = _resident(batch.lengths.astype(np.int32, copy=False))
         # New outputs each time: a handle on those of the last call keeps what it has.
@@ -77,11 +81,20 @@ class OnnxRunner:
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
 
-    def rotate(self, copies: int) -> None:
-        """See `Runner`: it computes on the CPU alone."""
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        self._take(self._bound)
+        self._rotation = None  # releases its values before there are others
+        self._rotation = cycle([_resident(batch.x) for batch in batches])
 
     def advance(self) -> None:
-        """See `rotate`."""
+        if self._rotation is not None:
+            self._take(next(self._rotation))
+
+    def _take(self, x: Any) -> None:
+        """Let the next call read this, of the session that there is or of the next one."""
+        self._inputs["x"] = x
+        if self._weights:
+            self._binding.bind_ortvalue_input("x", x)
 
     def forward(self) -> Any:
         self._session.run_with_iobinding(self._binding)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
+from itertools import cycle
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -32,6 +34,7 @@ class OracleRunner:
 
     def __init__(self, case: Case) -> None:
         self._case = case
+        self._rotation: Iterator[tuple[Array, Array]] | None = None
 
     def load(self, weights: Weights) -> None:
         self._weights = weights
@@ -41,13 +44,17 @@ class OracleRunner:
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
-        self._batch = batch
+        self._rotation = None
+        self._bound = self._batch = batch
 
-    def rotate(self, copies: int) -> None:
-        pass
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        self._batch = self._bound
+        self._rotation = cycle([(batch.x.copy(), batch.targets.copy()) for batch in batches])
 
     def advance(self) -> None:
-        pass
+        if self._rotation is not None:
+            x, targets = next(self._rotation)
+            self._batch = replace(self._bound, x=x, targets=targets)
 
     def forward(self) -> Output:
         return forward(self._case, self._weights, self._batch)

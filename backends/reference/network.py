@@ -80,8 +80,10 @@ def forward(case: Case, weights: Weights, batch: Batch) -> Output:
     return Output(outputs=outputs, state=state)
 
 
-def expected(case: Case, weights: Weights, batch: Batch) -> Expected:
+def expected(case: Case, weights: Weights, batch: Batch, *, gradients: bool = True) -> Expected:
     """Forward, loss, and the loss's gradient through time (see `backends.api.Runner`).
+
+    Without `gradients` nothing goes back through time: that is most of the work, and of the memory.
 
     Raises `ValueError` for a batch that does not fit the case.
     """
@@ -89,15 +91,20 @@ def expected(case: Case, weights: Weights, batch: Batch) -> Expected:
     b, t = batch.x.shape[:2]
     targets = numpy.asarray(batch.targets, numpy.float64)
 
+    def loss_of(outputs: Any) -> Any:
+        return np.sum((outputs - targets) ** 2) / (2 * b * t)
+
+    loss = float(loss_of(output.outputs))
+    if not gradients:
+        return Expected(output=output, loss=loss, gradients=())
     given = _as64(weights)
 
-    def loss(trained: Any) -> Any:
+    def loss_by(trained: Any) -> Any:
         # Taken apart once: each look into what autograd records is an operation of its own.
         rest = iter(trained)
         outputs, _ = _run(case, [{name: next(rest) for name in layer} for layer in given], batch)
-        return np.sum((outputs - targets) ** 2) / (2 * b * t)
+        return loss_of(outputs)
 
-    value, found = autograd.value_and_grad(loss)([w for layer in given for w in layer.values()])
-    rest = iter(found)
-    gradients = tuple({name: next(rest) for name in layer} for layer in given)
-    return Expected(output=output, loss=float(value), gradients=gradients)
+    found = iter(autograd.grad(loss_by)([w for layer in given for w in layer.values()]))
+    slopes = tuple({name: next(found) for name in layer} for layer in given)
+    return Expected(output=output, loss=loss, gradients=slopes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
 import tensorflow as tf
 
 from backends.api import Batch, Case, Mode, Output, Stage, Weights
+from backends.data import rotated
 from backends.devices import is_gpu
 from backends.tensorflow.network import (
     Inputs,
@@ -40,7 +41,8 @@ class FunctionRunner:
         jit_compile: bool,
     ) -> None:
         self._mode = mode
-        self._copies: Iterator[list[Tensor]] | None = None
+        self._bound: list[Tensor] = []  # of the batch that is bound, while there is a rotation
+        self._rotation: Iterator[list[Tensor]] | None = None
         self._device = device
         self._on_gpu = is_gpu(case.device)
         with tf.device(device):
@@ -83,22 +85,30 @@ class FunctionRunner:
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
-        self._copies = None
+        self._bound, self._rotation = [], None
         values = self._inputs.values(batch)
         for target, value in zip(self._inputs.variables, values, strict=True):
             target.assign(value)
 
-    def rotate(self, copies: int) -> None:
-        bound = self._inputs.rotated
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        if self._rotation is None:
+            self._bound = [target.read_value() for target in self._inputs.rotated]
+        self._take(self._bound)
+        self._rotation = None  # releases its tensors before there are others
         with tf.device(self._device):
-            self._copies = cycle(
-                [[tf.raw_ops.DeepCopy(x=value) for value in bound] for _ in range(copies)]
+            self._rotation = cycle(
+                [[tf.constant(array) for array in rotated(b, self._mode)] for b in batches]
             )
+        self.sync(None)
 
     def advance(self) -> None:
-        if self._copies is not None:
-            for target, value in zip(self._inputs.rotated, next(self._copies), strict=True):
-                target.assign(value)  # takes over the buffer: nothing is copied
+        if self._rotation is not None:
+            self._take(next(self._rotation))
+
+    def _take(self, values: Sequence[Tensor]) -> None:
+        """Let the next call read these: an assignment takes over a buffer, and copies nothing."""
+        for target, value in zip(self._inputs.rotated, values, strict=True):
+            target.assign(value, read_value=False)
 
     def forward(self) -> Any:
         require_mode(self._mode, "forward")
@@ -129,4 +139,4 @@ class FunctionRunner:
         return count_nodes(self._program.graph)
 
     def close(self) -> None:
-        del self._program, self._network, self._inputs, self._copies
+        del self._program, self._network, self._inputs, self._bound, self._rotation

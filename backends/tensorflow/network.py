@@ -99,7 +99,7 @@ class Inputs:
 
     @property
     def rotated(self) -> list[Tensor]:
-        """The variables of inputs and targets."""
+        """The variables of what `backends.data.rotated` names."""
         return [self._x, *self._training[:1]]
 
     def check(self, batch: Batch) -> None:

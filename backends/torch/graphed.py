@@ -94,7 +94,7 @@ class GraphedRunner(LoopRunner):
         synchronize(self._device)
 
     def feed(self, batch: Batch) -> None:
-        self._copies = None
+        self._bound, self._rotation = [], None
         _write(self._x, batch.x)
         if self._mode == "train":
             _write(self._targets, batch.targets)

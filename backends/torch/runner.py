@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from backends.api import Array, Batch, Case, Mode, Output, State, Weights
-from backends.data import check_batch, initial_state
+from backends.data import check_batch, initial_state, rotated
 from backends.stack import layers
 
 DTYPES = {
@@ -52,7 +52,8 @@ class TorchRunner(ABC):
         self._mode = mode
         self._device = device
         self._leaves: list[Tensor] = []  # what a training step takes gradients of
-        self._copies: Iterator[list[Tensor]] | None = None
+        self._bound: list[Tensor] = []  # of the batch that is bound, while there is a rotation
+        self._rotation: Iterator[list[Tensor]] | None = None
 
     @abstractmethod
     def load(self, weights: Weights) -> None:
@@ -87,7 +88,7 @@ class TorchRunner(ABC):
         self.feed(batch)
 
     def feed(self, batch: Batch) -> None:
-        self._copies = None
+        self._bound, self._rotation = [], None
         self._x = self._resident(batch.x)
         if self._mode == "train":  # else they would count as memory of the forward pass
             self._targets = self._resident(batch.targets)
@@ -96,14 +97,20 @@ class TorchRunner(ABC):
         self._bind_state(initial_state(self._case, batch))
         synchronize(self._device)
 
-    def rotate(self, copies: int) -> None:
-        bound = [self._x, self._targets] if self._mode == "train" else [self._x]
-        self._copies = cycle([[tensor.clone() for tensor in bound] for _ in range(copies)])
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        if self._rotation is None:
+            read = [self._x, self._targets] if self._mode == "train" else [self._x]
+            self._bound = [tensor.clone() for tensor in read]
+        self._take(*self._bound)
+        self._rotation = None  # releases its tensors before there are others
+        self._rotation = cycle(
+            [[self._resident(array) for array in rotated(b, self._mode)] for b in batches]
+        )
         synchronize(self._device)
 
     def advance(self) -> None:
-        if self._copies is not None:
-            self._take(*next(self._copies))
+        if self._rotation is not None:
+            self._take(*next(self._rotation))
 
     def _take(self, x: Tensor, targets: Tensor | None = None) -> None:
         """Let the next call read these."""
