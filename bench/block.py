@@ -1,304 +1,407 @@
-"""One block: a case in one mode, over all its implementations at once.
+"""One block: a case in one mode, over all its implementations at once, a worker for each arm.
 
-Each framework has one worker that holds its strategies. The parent hands the token round: worker
-by worker the arms are built and checked, then warmed, then they take turns, in an order that is
-reversed every other round. So every ratio within a block is a paired one.
+All workers of a group live at the same time, on the same CPUs, and block but for one. The parent
+hands the token round: round by round each arm runs one burst of calls. So every ratio within a
+block is paired, and is still the ratio of processes that run alone (docs/measuring.md).
+
+Where memory does not hold all workers at once, the arms are measured in groups one after the
+other. Each group has the reference arm and its identical twin; the other arms' ratios across two
+groups go through the reference arm.
 """
 
 from __future__ import annotations
 
+import math
 import random
-import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from backends.api import Case
+import numpy as np
+
+from backends import IMPLEMENTATIONS
 from backends.devices import is_gpu
 from bench import outcome as outcomes
-from bench.beacon import Beacon
+from bench.axes import RANKED
+from bench.ending import wait_until_asleep
 from bench.launch import Team, Worker
-from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
-from bench.outcome import Outcome, Seat, request
+from bench.measure import BURST_S, DISCARDED_S, FEWEST_LONG_ROUNDS, FEWEST_ROUNDS, LONG_S
+from bench.outcome import Outcome, request
+from bench.peaks import Peaks
+from bench.plausible import check
 from bench.record import Job, Record, Status
+from bench.room import Room
 from bench.sampling import Sampling
 from bench.sources import ServerDied, WorkerDied, WorkerHung
+from bench.sweep import Setting
 from bench.watch import Unwatched
 
-#: What a turn may take beyond what its calls took when they were warm, times `PATIENCE`.
-TURN_LIMIT_S = 300.0
+#: Seconds that a burst may take beyond `PATIENCE` times what its calls took when they were warm.
+BURST_LIMIT_S = 300.0
 PATIENCE = 10
 
-#: So many times in a block is the end of a fork server nobody's fault.
+#: So many times in a block the end of a fork server is not held against an arm.
 EXCUSES = 2
 
+#: Rounds go on until half the 95 % interval of each arm's median is below this share of it.
+ROUND_PRECISION = 0.005
 
-class _ArmLost(Exception):
-    """An arm failed in its turn, and the others' samples are of turns that were cut short."""
+#: Outcomes that are measured in the same group: of a job and its identical twin, of each team.
+Unit = Sequence[Outcome]
+
+
+class _ServerLost(Exception):
+    """A fork server ended, and its workers with it."""
 
 
 class Block:
-    """Steady-state jobs of one case and mode, one for each implementation and A/A twin."""
+    """Steady-state jobs of one case and mode, one for each implementation and identical pair."""
 
     def __init__(
         self,
-        team: Team,
+        teams: Sequence[Team],
         jobs: Sequence[Job],
-        expected: Mapping[Case, Path],
+        expected: Mapping[Setting, Path],
         sampling: Sampling,
         order: random.Random,
         built: Callable[[Job], None],
         *,
-        alone: bool = False,
+        attempt: int = 0,
         kernels: bool = False,
-        rivals: Team | None = None,
         watch: Unwatched | None = None,
+        peaks: Peaks | None = None,
+        room: Room | None = None,
+        burst_s: float | None = None,
     ) -> None:
-        """Jobs differ in their `Job.arm`; `expected` has the oracle's file of each one's case.
+        """Prepare a block.
 
-        `built` is told each job that has been built; `alone` adds samples of each arm alone, and
-        `kernels` what it runs. With `rivals`, another team's workers do the same jobs in turns with
-        the first one's. `watch` looks at the GPU in turns; those at a low clock are set aside.
+        Args:
+            teams: where workers come from. With two teams each has a worker for each job: two
+                environments in turns.
+            jobs: of one case and mode; they differ in their `Job.arm`.
+            expected: the oracle's file of each case and mode.
+            sampling: how long to warm up, and for how long an arm is timed.
+            order: draws the order of the arms.
+            built: called once with each job, when it has been built.
+            attempt: the number of this block's first turns among all that were taken of it.
+            kernels: whether to record what each arm runs.
+            watch: looks at the GPU in rounds; those at a low clock are set aside.
+            peaks: what the host reaches at most, against figures that cannot be of the work.
+            room: looks at memory; a `Room` of the case's device if None.
+            burst_s: seconds of a burst's timed calls; `BURST_S` if None.
+
         """
-        self._case = jobs[0].case
-        self._teams = [team] if rivals is None else [team, rivals]
+        self._device = jobs[0].case.device
+        self._teams = teams
+        self._jobs = jobs
         self._expected = expected
         self._sampling = sampling
-        self._watch = watch or Unwatched()
-        outcomes = [Outcome(job=job, side=n) for n in range(len(self._teams)) for job in jobs]
-        self._outcomes = {outcome.arm: outcome for outcome in outcomes}
-        self._workers: dict[Seat, Worker] = {}
-        self._built = built
-        self._told: set[str] = set()
-        self._alone_too, self._kernels_too = alone, kernels
-        self._excuses = EXCUSES
-        self._seats = list(dict.fromkeys(outcome.seat for outcome in self._outcomes.values()))
         self._order = order
-        order.shuffle(self._seats)
-        self._call_s: dict[str, float] = {}
-        # By the number of arms: who has which place in the design. Two workers with the same arms
-        # have the same order in a turn, too.
-        self._places: dict[int, list[int]] = {}
-        self._row = order.randrange(1 << 16)
+        self._built = built
+        self._attempts = count(attempt)
+        self._kernels_too = kernels
+        self._watch = watch or Unwatched()
+        self._peaks = peaks
+        self._room = room or Room(self._device)
+        self._burst_s = BURST_S if burst_s is None else burst_s
+        self._told: set[Job] = set()
+        self._excuses = EXCUSES
+        self._workers: dict[tuple[str, int], Worker] = {}
 
-    def run(self, block: int) -> list[Record]:
-        """Build, check, warm and take turns; one record a job, whatever happened, rivals' last.
+    def run(self, block: int) -> list[list[Record]]:
+        """Build, check, warm and take turns; the records of each team's jobs, however they ended.
 
-        An arm that fails in its turn is left out and the block begins again: nobody else pays for
-        it, and all samples of a block are of the same turns.
+        An arm that fails is left out and the others go on: their processes are their own. Where a
+        fork server ends, all of the group begin again.
         """
-        attempts = len(self._outcomes) + EXCUSES + 1
-        for _ in range(attempts):
+        first = _reference(self._jobs)
+        waiting = [self._unit(job) for job in dict.fromkeys(job.original for job in self._jobs)]
+        self._order.shuffle(waiting)
+        waiting.sort(key=lambda unit: unit[0].job != first)  # it is built first, and in one group
+        done: list[Outcome] = []
+        shared: list[Job] = []
+        while waiting:
+            group = self._group(waiting, shared)
+            news = [unit for unit in group if unit in waiting]
+            done += [o for unit in (group if _alive_units(news) else news) for o in unit]
+            waiting = [unit for unit in waiting if unit not in news]
+            if waiting and not shared:
+                shared = _shared(done)
+        if any(outcome.attempt != done[0].attempt for outcome in done):
+            for outcome in done:
+                outcome.worker["reference"] = shared[0].implementation
+        sides = range(len(self._teams))
+        return [[o.record(block) for o in done if o.side == side] for side in sides]
+
+    def _unit(self, job: Job, *, twin: bool = False) -> Unit:
+        """The outcomes of a job and its twin: those that were planned, or both with `twin`."""
+        planned = [other for other in self._jobs if other.original == job]
+        jobs = [job, replace(job, replica=1)] if twin else planned
+        return [Outcome(job=each, side=side) for each in jobs for side in range(len(self._teams))]
+
+    def _group(self, waiting: Sequence[Unit], shared: Sequence[Job]) -> list[Unit]:
+        """Measure as many of the waiting units as memory holds, beside the shared arm."""
+        attempt = next(self._attempts)
+        units = [*(self._unit(job, twin=True) for job in shared), *waiting]
+        while True:
+            for outcome in (outcome for unit in units for outcome in unit):
+                outcome.begin()
             try:
-                self._attempt()
-                break
-            except _ArmLost:
-                for outcome in self._of(None, Status.OK):
-                    outcome.begin()
+                group = self._measured(units, least=len(shared) + 1)
+            except _ServerLost:
+                continue
             finally:
                 for worker in self._workers.values():
                     worker.close()
                 self._workers.clear()
-        return [outcome.record(block) for outcome in self._outcomes.values()]
+            for outcome in (outcome for unit in group for outcome in unit):
+                outcome.attempt = attempt
+            return group
 
-    def _attempt(self) -> None:
-        for seat in self._seats:
-            self._prepare(seat)
-        self._call_s = {o.arm: self._warm(o) for o in self._of(None, Status.OK)}
-        if not self._call_s:
+    def _measured(self, units: Sequence[Unit], *, least: int) -> list[Unit]:
+        """Prepare units while there is room; warm the right ones, and have them take turns."""
+        group: list[Unit] = []
+        for unit in units:
+            there = [worker.pid for worker in self._workers.values()]
+            if len(group) >= least and not self._room.is_left(there):
+                break
+            for outcome in unit:
+                self._prepare(outcome)
+            if len(group) >= least and any(o.status is Status.OOM for o in unit):
+                for outcome in unit:
+                    self._end(outcome)
+            else:  # one that had no room beside the others is left for another group
+                group.append(unit)
+        if len(group) < len(units):
+            self._pair(group)
+        if least == 1 or _alive_units(group[least - 1 :]):
+            arms = [outcome for unit in group for outcome in unit]
+            for outcome in _alive(arms):
+                self._warm(outcome)
+            self._take_turns(arms)
+            for outcome in _alive(arms):
+                self._finish(outcome)
+        return group
+
+    def _pair(self, group: list[Unit]) -> None:
+        """Give a group that is not all of a block an identical pair, in place of its last unit."""
+        if any(outcome.job.replica for unit in group for outcome in unit):
             return
-        turns = turns_needed(self._call_s.values(), seconds=self._sampling.steady_s)
-        self._take_turns(turns)
-        for outcome in self._of(None, Status.OK):
-            self._recheck(outcome)
-        for seat in list(self._workers):
-            if self._alone_too:
-                self._by_itself(seat, "alone", max(4, turns))
-            if is_gpu(self._case.device):
-                self._by_itself(seat, "device", max(4, turns))
-        self._kernels()
+        shared = _shared([outcome for unit in group for outcome in unit])
+        if not shared:
+            return
+        if len(group) > 1 and group[-1][0].job != shared[0]:
+            for outcome in group.pop():
+                self._end(outcome)
+        pair = [o for o in self._unit(shared[0], twin=True) if o.job.replica]
+        group.append(pair)
+        for outcome in pair:
+            self._prepare(outcome)
 
-    def _of(self, seat: Seat | None, status: Status | None) -> list[Outcome]:
-        """The outcomes with this status, of one seat or of all."""
-        return [
-            outcome
-            for outcome in self._outcomes.values()
-            if seat in (None, outcome.seat) and outcome.status == status
-        ]
+    def _ask(
+        self, outcome: Outcome, op: str, limit_s: float, **more: object
+    ) -> dict[str, Any] | None:
+        """Ask an arm for something; None where it failed, as its outcome says then."""
+        try:
+            reply = self._worker(outcome).request({"op": op, **more}, limit_s=limit_s)
+        except (WorkerDied, WorkerHung) as error:
+            self._lose(outcome, error)
+            return None
+        if reply["status"] != Status.OK:
+            outcome.take(reply)
+            self._end(outcome)
+            return None
+        return reply
 
-    def _prepare(self, seat: Seat) -> None:
-        """Fill a worker with arms. One that it dies of is left out, and a new worker filled."""
-        while waiting := self._of(seat, None):
-            try:
-                worker = self._teams[seat[0]].worker(seat[1])
-            except (WorkerDied, WorkerHung) as error:
-                for outcome in waiting:
-                    outcome.fail(error)
-                return
-            self._workers[seat] = worker
-            if self._fill(worker, waiting):
-                return
-            del self._workers[seat]
-            worker.close()
-            for outcome in self._of(seat, Status.OK):
-                outcome.begin()
-
-    def _fill(self, worker: Worker, waiting: Sequence[Outcome]) -> bool:
-        for outcome in waiting:
-            expected = self._expected[outcome.job.case]
-            message = request("prepare", outcome.job, expected, outcome.arm)
-            try:
-                outcome.take(worker.request(message, limit_s=outcomes.PREPARE_LIMIT_S))
-            except (WorkerDied, WorkerHung) as error:
-                self._lose(outcome, error)
-                return False
-            finally:
-                self._tell(outcome)
-            outcome.worker = {"pid": worker.pid}
-        return True
+    def _worker(self, outcome: Outcome) -> Worker:
+        return self._workers[outcome.job.arm, outcome.side]
 
     def _lose(self, outcome: Outcome, error: WorkerDied | WorkerHung) -> None:
-        """Blame an arm for the end of its worker, unless a server was killed: then all go again."""
-        if isinstance(error, ServerDied) and self._excuses:
+        """Blame an arm for the end of its worker; for that of its server only the third time.
+
+        Raises `_ServerLost` where the others' workers ended with it.
+        """
+        lost = isinstance(error, ServerDied)
+        if lost and self._excuses:
             self._excuses -= 1
         else:
             outcome.fail(error)
+            outcome.blamed = lost
+            self._end(outcome)
+        if lost:
+            raise _ServerLost from error
 
-    def _tell(self, outcome: Outcome) -> None:
-        """Say that a job has been built, the first time that it is."""
-        if outcome.arm not in self._told:
-            self._told.add(outcome.arm)
-            self._built(outcome.job)
+    def _end(self, outcome: Outcome) -> None:
+        worker = self._workers.pop((outcome.job.arm, outcome.side), None)
+        if worker is not None:
+            worker.close()
 
-    def _ask(self, outcome: Outcome, message: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
-        """Ask for something of one arm. Raises `_ArmLost` where it fails, whose fault is plain."""
+    def _prepare(self, outcome: Outcome) -> None:
+        """Start a worker; have it build its arm and compare it with the oracle."""
+        job = outcome.job
+        if outcome.blamed:
+            return
         try:
-            reply = self._workers[outcome.seat].request(message, limit_s=limit_s)
+            worker = self._teams[outcome.side].worker(job.backend)
+            self._workers[job.arm, outcome.side] = worker
+            outcome.worker = {"pid": worker.pid}
+            message = request("prepare", job, self._expected[job.case, job.mode])
+            outcome.take(worker.request(message, limit_s=outcomes.PREPARE_LIMIT_S))
         except (WorkerDied, WorkerHung) as error:
             self._lose(outcome, error)
-            raise _ArmLost from error
-        return reply
+        finally:
+            if outcome.side == 0 and job not in self._told:
+                self._told.add(job)
+                self._built(job)
+        if outcome.status is not Status.OK:
+            self._end(outcome)
 
-    def _warm(self, outcome: Outcome) -> float:
-        """Seconds a call of an arm that is warm."""
-        message = {
-            "op": "warm",
-            "arm": outcome.arm,
+    def _warm(self, outcome: Outcome) -> None:
+        how = {
             "calls": self._sampling.warmup_calls,
             "seconds": self._sampling.warmup_s,
+            "burst_s": self._burst_s,
         }
-        reply = self._ask(outcome, message, outcomes.PREPARE_LIMIT_S)
-        outcome.take(reply)
-        if outcome.status != Status.OK:
-            raise _ArmLost
-        outcome.inner = reply["inner"]
-        return float(reply["call_s"])
+        reply = self._ask(outcome, "warm", outcomes.PREPARE_LIMIT_S, **how)
+        if reply is not None:
+            outcome.inner, outcome.call_s = reply["inner"], reply["call_s"]
+            self._rest(outcome)
 
-    def _take_turns(self, turns: int) -> None:
-        token = uuid.uuid4().hex
-        for outcome in self._of(None, Status.OK):
-            outcome.worker["turns"] = token
+    def _take_turns(self, arms: Sequence[Outcome]) -> None:
+        """Rounds of bursts, one of each arm, until `rounds_needed` says that they are enough."""
         self._watch.begin()
-        for number in range(turns):
-            self._row += 1
-            seats = [seat for seat in self._seats if seat in self._workers]
-            for seat in seats if number % 2 == 0 else reversed(seats):
-                self._turn(seat, number)
-        self._set_aside(self._watch.low_turns())
+        orders = self._orders(len(arms))
+        number = 0
+        while number < rounds_needed(_alive(arms), self._sampling.steady_s):
+            with self._watch.during(number):
+                for place in next(orders):
+                    if arms[place].status is Status.OK:
+                        self._burst(arms[place])
+            number += 1
+        self._set_aside(_alive(arms))
 
-    def _set_aside(self, turns: Collection[int]) -> None:
-        """Take out what all arms were timed at in these turns: they stay paired."""
-        size = 2 * PALINDROMES_PER_TURN
-        for outcome in self._of(None, Status.OK):
+    def _orders(self, n: int) -> Iterator[list[int]]:
+        """The arms in the order of each round: rows of a balanced design, each there and back."""
+        places = self._order.sample(range(n), n)
+        for row in count(self._order.randrange(1 << 16)):
+            there = [places[place] for place in balanced(n, row)]
+            yield there
+            yield there[::-1]
+
+    def _burst(self, outcome: Outcome) -> None:
+        limit_s = BURST_LIMIT_S + PATIENCE * (self._burst_s + DISCARDED_S + 4 * outcome.call_s)
+        reply = self._ask(outcome, "burst", limit_s)
+        if reply is None:
+            return
+        outcome.samples.setdefault("steady", []).append(float(reply["sample"]))
+        switches = outcome.worker.get("involuntary_switches", 0)
+        outcome.worker["involuntary_switches"] = switches + reply["involuntary_switches"]
+        self._rest(outcome)
+
+    def _rest(self, outcome: Outcome) -> None:
+        """Wait for the threads of an arm: the next arm is to have the CPUs for itself."""
+        if not wait_until_asleep(self._worker(outcome).pid):
+            outcome.worker["restless"] = outcome.worker.get("restless", 0) + 1
+
+    def _set_aside(self, arms: Sequence[Outcome]) -> None:
+        """Take out the rounds at a low clock, of all arms: they stay paired."""
+        low = self._watch.low_turns()
+        for outcome in arms:
             samples = outcome.samples["steady"]
-            outcome.samples["steady"] = [
-                sample for n, sample in enumerate(samples) if n // size not in turns
-            ]
+            outcome.samples["steady"] = [s for n, s in enumerate(samples) if n not in low]
 
-    def _turn(self, seat: Seat, number: int) -> None:
-        """A turn of a worker's arms, by number. Raises `_ArmLost` where one of them fails."""
-        arms = self._ordered([outcome.arm for outcome in self._of(seat, Status.OK)])
-        if not arms:
+    def _finish(self, outcome: Outcome) -> None:
+        """Compare an arm with the oracle again, and its figure with what the host can do."""
+        if self._ask(outcome, "recheck", BURST_LIMIT_S) is None:
+            outcome.reason = f"after the timing: {outcome.reason}"
             return
-        calls = 1 + 2 * PALINDROMES_PER_TURN
-        how = {"op": "turn", "palindromes": PALINDROMES_PER_TURN}
-        with self._watch.during(number):
-            reply, running, error = self._timed(seat, arms, how, calls=calls)
-        if error is not None:
-            self._lose(self._outcomes[running], error)
-            raise _ArmLost from error
+        if is_gpu(self._device):
+            self._by_device(outcome)
+        if self._kernels_too and not outcome.job.replica:
+            limit_s = BURST_LIMIT_S + PATIENCE * outcome.call_s
+            outcomes.look_at_kernels(self._worker(outcome), outcome, limit_s=limit_s)
+        if self._peaks is not None and IMPLEMENTATIONS[outcome.job.implementation].kind in RANKED:
+            call_s = median(outcome.samples["steady"])
+            reason = check(outcome.job.case, outcome.job.mode, call_s, self._peaks)
+            if reason is not None:
+                outcome.status, outcome.reason = Status.IMPLAUSIBLE, reason
+
+    def _by_device(self, outcome: Outcome) -> None:
+        """Add samples by the GPU's clock; where that fails it costs these samples and no others."""
+        samples = max(4, len(outcome.samples["steady"]))
+        limit_s = BURST_LIMIT_S + PATIENCE * samples * outcome.call_s
+        message = {"op": "device", "samples": samples}
+        try:
+            reply = self._worker(outcome).request(message, limit_s=limit_s)
+        except (WorkerDied, WorkerHung) as error:
+            reply = {"status": Status.CRASHED, "reason": str(error)}
         if reply["status"] != Status.OK:
-            self._outcomes[reply["culprit"]].take(reply)
-            raise _ArmLost
-        for name, samples in reply["samples"].items():
-            outcome = self._outcomes[name]
-            outcome.samples.setdefault("steady", []).extend(samples)
-            switches = outcome.worker.get("involuntary_switches", 0)
-            outcome.worker["involuntary_switches"] = switches + reply["involuntary_switches"]
+            outcome.worker["device"] = f"failed after the turns: {reply['reason']}"
+        elif reply["samples"]:
+            outcome.samples["device"] = reply["samples"]
 
-    def _by_itself(self, seat: Seat, op: str, samples: int) -> None:
-        """Each arm of a worker by itself: timed as in turns, or by the GPU's clock.
 
-        What fails here costs these samples and no others.
-        """
-        arms = [outcome.arm for outcome in self._of(seat, Status.OK)]
-        if not arms:
-            return
-        how = {"op": op, "samples": samples}
-        reply, running, error = self._timed(seat, arms, how, calls=2 * (samples + 1))
-        if error is None and reply["status"] == Status.OK:
-            for name, found in reply["samples"].items():
-                self._outcomes[name].samples[op] = found
-            return
-        why = reply["reason"] if error is None else str(error)
-        self._outcomes[running].worker[op] = f"failed by itself, after the turns: {why}"
+def _alive(arms: Sequence[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in arms if outcome.status is Status.OK]
 
-    def _kernels(self) -> None:
-        for outcome in self._of(None, Status.OK):
-            if self._kernels_too and not outcome.job.replica:
-                limit_s = TURN_LIMIT_S + PATIENCE * self._call_s[outcome.arm]
-                outcomes.look_at_kernels(self._workers[outcome.seat], outcome, limit_s=limit_s)
 
-    def _timed(
-        self, seat: Seat, arms: Sequence[str], how: Mapping[str, Any], *, calls: int
-    ) -> tuple[dict[str, Any], str, WorkerDied | WorkerHung | None]:
-        """Ask a worker to time arms, so many samples each: its reply, who ran last, what broke."""
-        worker = self._workers[seat]
-        path = self._teams[seat[0]].scratch / f"beacon-{worker.pid}"
-        # A sample of short calls is a loop of them; one of a long call is that call.
-        expected_s = calls * sum(max(SAMPLE_S, self._call_s[arm]) for arm in arms)
-        message = {**how, "order": arms, "beacon": str(path)}
-        with Beacon(path) as beacon:
-            try:
-                reply = worker.request(message, limit_s=TURN_LIMIT_S + PATIENCE * expected_s)
-            except (WorkerDied, WorkerHung) as error:
-                return {}, arms[beacon.read()], error
-            return reply, arms[beacon.read()], None
+def _alive_units(units: Sequence[Unit]) -> bool:
+    """Whether an arm of these units is right so far."""
+    return any(outcome.status is Status.OK for unit in units for outcome in unit)
 
-    def _ordered(self, arms: Sequence[str]) -> list[str]:
-        """The order of arms in this turn: a row of a design that is balanced over the turns.
 
-        An arm at an end of a palindrome follows itself, and finds its data in the caches; another
-        one follows its neighbours, whose data it finds there. Who has which place is chosen anew in
-        each block.
-        """
-        n = len(arms)
-        places = self._places.setdefault(n, self._order.sample(range(n), n))
-        return [arms[places[place]] for place in balanced(n, self._row)]
+def _reference(jobs: Sequence[Job]) -> Job | None:
+    """The job whose arm the groups of a block share, if there are several.
 
-    def _recheck(self, outcome: Outcome) -> None:
-        """Void what is not right after the timing either: its samples are of something else."""
-        message = {"op": "recheck", "arm": outcome.arm}
-        reply = self._ask(outcome, message, TURN_LIMIT_S)
-        if reply["status"] != Status.OK:
-            outcome.take({**reply, "reason": f"after the timing: {reply['reason']}"})
+    The one that has an identical twin, else a dynamic strategy, else any other.
+    """
+    twinned = {job.original for job in jobs if job.replica}
+    kinds = {job: IMPLEMENTATIONS[job.implementation].kind for job in jobs}
+
+    def rank(job: Job) -> tuple[bool, bool, bool, str]:
+        kind = kinds[job]
+        return job not in twinned, kind != "dynamic", kind not in RANKED, job.implementation
+
+    return min((job for job in jobs if not job.replica), key=rank, default=None)
+
+
+def _shared(done: Sequence[Outcome]) -> list[Job]:
+    """The reference among the arms that are right; none where none is."""
+    job = _reference([outcome.job for outcome in _alive(done)])
+    return [] if job is None else [job]
+
+
+def rounds_needed(arms: Sequence[Outcome], seconds: float) -> int:
+    """Rounds that give every arm a median that is known well enough.
+
+    They end at `seconds` of bursts an arm on average, however noisy the arms are. Their number
+    follows the noise of the samples so far, and no other property of them.
+    """
+    if not arms:
+        return 0
+    fewest = FEWEST_LONG_ROUNDS if any(arm.call_s >= LONG_S for arm in arms) else FEWEST_ROUNDS
+    round_s = sum(max(BURST_S, arm.call_s) for arm in arms)
+    most = max(fewest, math.floor(seconds * len(arms) / round_s + 1e-9))
+    taken = min(len(arm.samples.get("steady", ())) for arm in arms)
+    if taken < fewest:
+        return fewest
+    logs = np.log([arm.samples["steady"][-taken:] for arm in arms])
+    if len(arms) > 1:
+        logs -= np.median(logs, axis=0)  # a drift that all arms share is no noise of a ratio
+    spread = 1.4826 * np.median(np.abs(logs - np.median(logs, axis=1, keepdims=True)), axis=1)
+    # The standard error of a median is 1.25 of a mean's.
+    enough = math.ceil((1.96 * 1.25 * float(spread.max()) / ROUND_PRECISION) ** 2)
+    return min(most, max(fewest, enough))
 
 
 def balanced(n: int, row: int) -> list[int]:
     """A row of n things; over any n rows in sequence each has had each place once.
 
-    Read there and back, as palindromes are, each has also followed every other one twice (Williams
-    1949: a zigzag, moved on by one in each row).
+    Read there and back, each has also followed every other one twice (Williams 1949: a zigzag,
+    moved on by one in each row).
     """
     zigzag = [(place + 1) // 2 if place % 2 else -(place // 2) for place in range(n)]
     return [(step + row) % n for step in zigzag]

@@ -146,7 +146,7 @@ def _measure(
     gpu = any(claim.gpu for claim in asked) and _has_gpu(interpreters)
     there = [claim for claim in asked if gpu or not claim.gpu]
     for preset in bundle.missing(there, runs):
-        sweep = select(preset, {}, interpreters=interpreters)
+        sweep = select(preset, {})
         check_installed(sweep, (), interpreters)
         target = folder / preset
         click.echo(f"{preset}: {sweep.title}", err=True)

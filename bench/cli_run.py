@@ -92,8 +92,8 @@ def run(
 ) -> int:
     """Measure a sweep: time a call, time to the first result, peak memory, outputs.
 
-    What is compared lives in one worker per framework and takes turns, so that every ratio is
-    paired; each implementation is checked against a float64 oracle before it is timed.
+    Each implementation has a process of its own, and these take turns, so that every ratio is
+    paired; each is compared with a float64 oracle before it is timed and afterwards.
     """
     from rich.console import Console
 
@@ -116,7 +116,7 @@ def run(
     sampling = {"blocks": blocks, "precision": precision, "budget_s": budget}
     sampling["memory_limit_bytes"] = memory_limit
     interpreters = Interpreters.of_paths(pythons)
-    sweep = select(preset, axes, sampling=sampling, capped=not no_caps, interpreters=interpreters)
+    sweep = select(preset, axes, sampling=sampling, capped=not no_caps)
     check_limit(sweep)
     threads = engine.threads_for(sweep, threads)
     check_installed(sweep, axes.get("backend", ()), interpreters)

@@ -39,8 +39,8 @@ Effect = Literal["failure", "cannot tell", "none"]
 #: Ends of a job in the new run that are nobody's plan.
 _FAILURES = frozenset(
     {
-        *(str(status) for status in (Status.WRONG_OUTPUT, Status.NAN, Status.OOM)),
-        *(str(status) for status in (Status.CRASHED, Status.TIMEOUT)),
+        *(str(status) for status in (Status.WRONG_OUTPUT, Status.NAN, Status.IMPLAUSIBLE)),
+        *(str(status) for status in (Status.OOM, Status.CRASHED, Status.TIMEOUT)),
         "bad samples",
     }
 )
@@ -156,13 +156,19 @@ def compare(
     """Hold each job of the new run against the same job of the old one.
 
     Where all of the usual measures are compared, so are the searches for the longest T, if there
-    were any. Raises `UsageError` where the hosts differ, unless `across_hosts`, and where the runs
-    have no job in common.
+    were any. Raises `UsageError` where the hosts differ, unless `across_hosts`, where steady calls
+    were measured by two protocols, and where the runs have no job in common.
     """
     hosts = host_differences(old.manifest, new.manifest)
     if hosts and not across_hosts:
         raise UsageError(
             f"hosts differ: {'; '.join(hosts)}; --across-hosts compares them all the same"
+        )
+    if old.protocol != new.protocol and "steady" in measures:
+        raise UsageError(
+            f"runs {old.folder} and {new.folder}: took their turns in two ways (in one process, "
+            "call by call, and in a process each), which alone moves a call's time; measure the "
+            "older one again, or leave steady calls out with --measure"
         )
     before, old_faults, old_floors = _read(old, measures)
     after, new_faults, new_floors = _read(new, measures)

@@ -1,4 +1,4 @@
-"""How processes end: by themselves in time, with their parent, or killed with what they started."""
+"""How processes end, by themselves in time, with their parent, or killed; and how they rest."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ MARK = "RNN_BENCH_STARTED"
 _KILL_LIMIT_S = 5.0
 
 _PAUSE_S = 0.01
+
+#: How long the threads of a worker may go on after its burst, and how often they are looked at.
+_REST_LIMIT_S, _REST_PAUSE_S = 0.5, 0.001
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,6 +46,32 @@ def has_ended(pid: int, limit_s: float) -> bool:
         if time.monotonic() > end_s:
             return False
         time.sleep(_PAUSE_S)
+
+
+def wait_until_asleep(pid: int, limit_s: float = _REST_LIMIT_S) -> bool:
+    """Wait until no thread of a process runs, for this long at most; whether that came true.
+
+    Pools of threads spin for a while after their last work (OpenMP's up to 0.2 s), and would take
+    the CPU from what is timed next.
+    """
+    end_s = time.monotonic() + limit_s
+    while _runs(pid):
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(_REST_PAUSE_S)
+    return True
+
+
+def _runs(pid: int) -> bool:
+    """Whether a thread of a process is running or ready to; not where the process is gone."""
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                # The state stands behind the name, which may hold anything in its brackets.
+                state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
+                if state == b"R":
+                    return True
+    return False
 
 
 def die_with_parent(parent: int) -> None:

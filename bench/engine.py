@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from backends.api import Case
 from bench import durable, gpus, machine
 from bench.block import Block
 from bench.capacity import capacity
+from bench.ceilings import ceilings, kind_of_work, measure_ceilings
 from bench.estimate import job_seconds
 from bench.failures import steady_failures
 from bench.interpreters import OWN, Interpreters
@@ -30,7 +30,8 @@ from bench.looks import unsettled
 from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
-from bench.outcome import alone
+from bench.outcome import in_own_worker
+from bench.peaks import Peaks
 from bench.record import Job, Record, Status
 from bench.selection import absent_backends
 from bench.sources import WorkerDied, WorkerHung
@@ -94,7 +95,8 @@ class Engine:
         self._records = list(earlier)
         self._done = {(record.job, record.block) for record in earlier}
         self._order = random.Random(manifest["seed"])
-        self._expected: dict[Case, Path] = {}
+        self._expected: dict[Setting, Path] = {}
+        self._peaks: Mapping[str, Peaks] = {}
         self._jobs: dict[Setting, list[Job]] = defaultdict(list)
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
             self._jobs[job.case, job.mode].append(job)
@@ -162,7 +164,10 @@ class Engine:
         ) as team:
             if not self._manifest["backends"]:
                 self._manifest["backends"] = {name: describe(team, name) for name in present}
+                if self._sweep.sampling.blocks:
+                    self._manifest["peaks"] = measure_ceilings(team, self._sweep, present)
                 self._store.write_manifest(self._manifest)
+            self._peaks = ceilings(self._manifest)
             self._manifest["notes"].update(team.notes)
             for block in blocks:
                 shuffled = list(settings)
@@ -198,7 +203,7 @@ class Engine:
             return
         self._go_on(0.0)
         try:
-            expected = self._oracle(team, setting[0])
+            expected = self._oracle(team, setting)
         except NoOracle as error:
             # Without it nothing of this case can be believed; the other cases go on.
             waiting = self._settle(jobs, block)
@@ -213,20 +218,21 @@ class Engine:
             self._go_on(sum(self._estimate(job) for job in steady))
             watch = self._lookout.begin(device)
             work = Block(
-                team,
+                [team],
                 steady,
                 self._expected,
                 self._sweep.sampling,
                 self._order,
                 self._half_done,
-                alone=block == 0,
+                attempt=self._next_attempt(setting, block),
                 kernels=block == 0,
                 watch=watch,
+                peaks=self._peaks.get(kind_of_work(setting[0])),
             )
-            records = work.run(block)
+            (records,) = work.run(block)
             self._keep(records, self._lookout.end(device))
-            for record in records:
-                self._half_done(record.job)
+            for job in steady:
+                self._half_done(job)
         others = self._settle([job for job in jobs if job.measure != "steady"], block)
         self._order.shuffle(others)
         if not self._sweep.sampling.blocks and any(job.measure == "cold" for job in others):
@@ -238,7 +244,7 @@ class Engine:
                 if job.measure == "capacity":
                     record = capacity(team, job, block, self._sweep, lambda: self._go_on(0.0))
                 else:
-                    record = alone(team, job, block, expected)
+                    record = in_own_worker(team, job, block, expected)
             self._keep([with_memory(record, watch)], self._lookout.end(device))
             self._advance(job, 1.0)
 
@@ -274,13 +280,24 @@ class Engine:
         self._records += kept
         self._done |= {(record.job, record.block) for record in kept}
 
-    def _oracle(self, team: Team, case: Case) -> Path:
-        """The file with what every implementation of the case must compute; once a run."""
-        if case not in self._expected:
+    def _next_attempt(self, setting: Setting, block: int) -> int:
+        """The number of the next turns of a block: a resumed run may have some of it."""
+        taken = [
+            record.attempt
+            for record in self._records
+            if record.block == block
+            and record.job.measure == "steady"
+            and (record.job.case, record.job.mode) == setting
+        ]
+        return max(taken, default=-1) + 1
+
+    def _oracle(self, team: Team, setting: Setting) -> Path:
+        """The file with what every implementation of a setting must compute; once a run."""
+        if setting not in self._expected:
             path = team.scratch / f"expected-{len(self._expected)}.npz"
-            ask_oracle(team, case, path)
-            self._expected[case] = path
-        return self._expected[case]
+            ask_oracle(team, *setting, path)
+            self._expected[setting] = path
+        return self._expected[setting]
 
     def _go_on(self, next_s: float) -> None:
         """Raise `_Halted` where the run was told to stop, or where `next_s` more do not fit in."""

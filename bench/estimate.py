@@ -17,7 +17,7 @@ from backends.api import Case, Kind, Mode
 from backends.products import flops
 from backends.stack import layers
 from bench.capacity import Trial, data_bytes, search
-from bench.measure import PALINDROMES_PER_TURN, SAMPLE_S, turns_needed
+from bench.measure import BURST_S, DISCARDED_S, FEWEST_CALLS, FEWEST_ROUNDS
 from bench.record import Job, Measure
 from bench.sampling import Sampling
 from bench.sweep import Sweep
@@ -34,8 +34,11 @@ FLOP_S = 6e-12
 #: A training step has about this many times the operations of a forward pass.
 TRAIN = 3.0
 
-#: Calls that checking the outputs or the gradients makes.
-CHECK_CALLS = 3
+#: Calls that checking the outputs or the gradients makes, of two batches, before and after.
+CHECK_CALLS = 6
+
+#: Seconds from one arm's burst to the next one's, with the new values of its inputs.
+BETWEEN_BURSTS_S = 5e-3
 
 #: Runners that a behaviour job builds, at most, and calls that it makes.
 BEHAVIOUR_BUILDS: Mapping[Mode, int] = {"forward": 2, "train": 4}
@@ -111,11 +114,10 @@ def job_seconds(job: Job, sampling: Sampling, *, longest: int | None = None) -> 
         return WORKER_S + BEHAVIOUR_BUILDS[job.mode] * ready + BEHAVIOUR_CALLS[job.mode] * call
     if job.measure != "steady":
         return WORKER_S + ready + CHECK_CALLS * call
-    warm = max(sampling.warmup_s, sampling.warmup_calls * call)
-    turns = turns_needed([call], seconds=sampling.steady_s)
-    # Each turn starts with a call that is discarded; a palindrome has two samples of each arm.
-    turn = call + 2 * PALINDROMES_PER_TURN * max(call, SAMPLE_S)
-    return WORKER_S + ready + CHECK_CALLS * call + warm + turns * turn
+    warm = max(sampling.warmup_s, min(sampling.warmup_calls, FEWEST_CALLS) * call)
+    rounds = max(FEWEST_ROUNDS, sampling.steady_s / max(call, BURST_S) / 2)
+    burst = max(2 * call, BURST_S + DISCARDED_S) + BETWEEN_BURSTS_S
+    return WORKER_S + ready + CHECK_CALLS * call + warm + rounds * burst
 
 
 def trials(job: Job, sampling: Sampling, *, longest: int | None) -> list[float]:

@@ -31,6 +31,7 @@ _WORST_FIRST: tuple[str, ...] = (
     BAD_SAMPLES,
     Status.WRONG_OUTPUT,
     Status.NAN,
+    Status.IMPLAUSIBLE,
     Status.CRASHED,
     Status.OOM,
     Status.TIMEOUT,
@@ -43,7 +44,7 @@ _WORST_FIRST: tuple[str, ...] = (
 
 #: One of these in any block, measured in any way: it does not compute the case, so that none of its
 #: times or bytes mean anything.
-_VOID = frozenset({Status.WRONG_OUTPUT, Status.NAN})
+_VOID = frozenset({Status.WRONG_OUTPUT, Status.NAN, Status.IMPLAUSIBLE})
 
 #: Blocks that an interruption took away say nothing against those that were finished.
 _RANKED = frozenset({str(Status.OK), str(Status.INTERRUPTED)})
@@ -83,25 +84,21 @@ class Evidence:
     calibration_at_start: float = math.nan
 
     @cached_property
-    def _faults(self) -> Mapping[int, str]:
-        """What is wrong with the samples of records that call themselves ok, by block."""
+    def _faults(self) -> Mapping[tuple[int, int], str]:
+        """Faults in the samples of records with the status ok, by block and attempt."""
         ok = (record for record in self.records if record.status == Status.OK)
-        return {record.block: reason for record in ok if (reason := doubt(record)) is not None}
+        return {record.pairing: reason for record in ok if (reason := doubt(record)) is not None}
 
     @cached_property
-    def _good(self) -> Mapping[int, Record]:
-        if self.void is not None:
-            return {}
-        return {
-            record.block: record
-            for record in self.records
-            if record.status == Status.OK and record.block not in self._faults
-        }
-
-    @property
     def believed(self) -> list[Record]:
-        """The records that count as measured."""
-        return list(self._good.values())
+        """The records that count as measured; a reference arm has one for each of its groups."""
+        if self.void is not None:
+            return []
+        return [
+            record
+            for record in self.records
+            if record.status == Status.OK and record.pairing not in self._faults
+        ]
 
     @cached_property
     def outcome(self) -> Outcome:
@@ -110,22 +107,27 @@ class Evidence:
                 status=str(self.void.status), reason=self.void.reason, ok=0, planned=self.planned
             )
         ends = [
-            (BAD_SAMPLES, self._faults[r.block])
-            if r.block in self._faults
+            (BAD_SAMPLES, self._faults[r.pairing])
+            if r.pairing in self._faults
             else (str(r.status), r.reason)
             for r in self.records
         ] or [(Status.INTERRUPTED, self.absent)]
         status, reason = min(ends, key=lambda end: _WORST_FIRST.index(end[0]))
-        return Outcome(status=status, reason=reason, ok=len(self._good), planned=self.planned)
+        ok = len({record.block for record in self.believed})
+        return Outcome(status=status, reason=reason, ok=ok, planned=self.planned)
 
     def blocks(self, phase: str) -> dict[int, Sequence[float]]:
         """Samples [s] of a phase by block, of the blocks that were ok."""
-        return {b: r.samples[phase] for b, r in self._good.items() if phase in r.samples}
+        found: dict[int, Sequence[float]] = {}
+        for record in self.believed:
+            if phase in record.samples:
+                found[record.block] = [*found.get(record.block, ()), *record.samples[phase]]
+        return found
 
     @cached_property
     def paired(self) -> stats.Blocks:
         """Steady samples [s] by what pairs them with those of another job."""
-        return stats.Samples(steady_blocks(self._good.values()))
+        return stats.Samples(steady_blocks(self.believed))
 
     @cached_property
     def medians(self) -> dict[int, float]:
@@ -135,14 +137,14 @@ class Evidence:
     def single(self, *phases: str) -> dict[int, float]:
         """Seconds by block that phases with one sample took together."""
         return {
-            block: sum(sum(record.samples[phase]) for phase in phases)
-            for block, record in self._good.items()
+            record.block: sum(sum(record.samples[phase]) for phase in phases)
+            for record in self.believed
             if all(phase in record.samples for phase in phases)
         }
 
     def values(self, name: str) -> dict[int, float]:
         """A value (bytes or a count) by block."""
-        return {b: r.values[name] for b, r in self._good.items() if name in r.values}
+        return {r.block: r.values[name] for r in self.believed if name in r.values}
 
     @property
     def calibration_error(self) -> float:
@@ -156,7 +158,7 @@ class Evidence:
 
     def phases(self) -> list[str]:
         """Every phase that a block that was ok has samples of."""
-        return list(dict.fromkeys(p for record in self._good.values() for p in record.samples))
+        return list(dict.fromkeys(p for record in self.believed for p in record.samples))
 
     @cached_property
     def steady(self) -> stats.Estimate | None:
@@ -213,9 +215,24 @@ class Group:
         return known
 
     def steady_ratio(self, a: str, b: str) -> stats.Ratio | None:
-        """The steady time of a over that of b, paired within blocks; None where none has both."""
+        """The steady time of a over that of b, paired within blocks; None where none has both.
+
+        Of two arms that memory did not hold at once, through the arm that both took turns with.
+        """
         one, other = (self.get(name, "steady").paired for name in (a, b))
-        return stats.steady_ratio(one, other, self.confidence)
+        if not self.reference:
+            return stats.steady_ratio(one, other, self.confidence)
+        reference = self.get(self.reference, "steady").paired
+        return stats.linked_ratio(one, other, reference, self.confidence)
+
+    @cached_property
+    def reference(self) -> str:
+        """The implementation that all groups of this group's blocks share; "" if there is one."""
+        for evidence in self.jobs.values():
+            for record in evidence.believed:
+                if isinstance(name := record.worker.get("reference"), str):
+                    return name
+        return ""
 
     def steady_floor(self, a: str, b: str) -> stats.Floor:
         """What a difference of their steady times must exceed; nothing for one and itself."""
@@ -302,7 +319,7 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
         extended = len(seen[job.case, job.mode, job.measure])
         tables[job.case, job.mode][job.implementation, job.measure] = Evidence(
             job=job,
-            records=sorted(found, key=lambda record: record.block),
+            records=sorted(found, key=lambda record: record.pairing),
             planned=max(counts.get(job.measure, 0), extended),
             void=void.get((job.implementation, job.case, job.mode)),
             absent=absent,

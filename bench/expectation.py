@@ -1,6 +1,6 @@
-"""The oracle's results: of a case as a file, computed once a run and read by every worker; or here.
+"""The oracle's results: of a case as files, computed once a run and read by every worker; or here.
 
-Only what computes them loads autograd: it is no part of the memory of whoever is measured.
+Only the process that computes them loads autograd: it is no part of a measured worker's memory.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.api import Array, Batch, Case, Expected, Output, Weights
+from backends.api import Array, Batch, Case, Expected, Mode, Output, Weights
+from backends.data import make_batch, make_weights
+
+#: An implementation is compared with the oracle on so many batches of different values: what keeps
+#: a result, or closed over its first batch, is right on one.
+CHECKED_BATCHES = 2
 
 
-def compute_expected(case: Case, weights: Weights, batch: Batch) -> Expected:
-    """All of the oracle's results, in this process."""
+def compute_expected(
+    case: Case, weights: Weights, batch: Batch, *, gradients: bool = True
+) -> Expected:
+    """All of the oracle's results, in this process; no `gradients` where they are not asked for."""
     from backends.reference.network import expected  # noqa: PLC0415
 
-    return expected(case, weights, batch)
+    return expected(case, weights, batch, gradients=gradients)
 
 
 def compute_output(case: Case, weights: Weights, batch: Batch) -> Output:
@@ -24,6 +31,23 @@ def compute_output(case: Case, weights: Weights, batch: Batch) -> Output:
     from backends.reference.network import forward  # noqa: PLC0415
 
     return forward(case, weights, batch)
+
+
+def path_of(path: Path, number: int) -> Path:
+    """The file with the oracle's results of a batch, by number, beside the first one's."""
+    return path if number == 0 else path.with_suffix(f".{number}.npz")
+
+
+def write_all(path: Path, case: Case, mode: Mode) -> None:
+    """Compute and write what implementations of a case must compute, a file a batch.
+
+    The gradients, which take 12 times as long as the outputs, are there for training alone.
+    """
+    weights = make_weights(case)
+    for number in range(CHECKED_BATCHES):
+        batch = make_batch(case, number)
+        found = compute_expected(case, weights, batch, gradients=mode == "train")
+        write_expected(path_of(path, number), found)
 
 
 def write_expected(path: Path, expected: Expected) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 
 from backends.api import Mode
 from bench import stats
@@ -17,15 +15,13 @@ from bench.record import TO_FIRST, Job, Measure, Record, Status
 
 @dataclass(frozen=True, kw_only=True)
 class Twins:
-    """A job measured twice in each block, and what the second took over what the first took.
+    """A job measured twice in each block, and the ratio of the second to the first.
 
-    `job` is the second of them; `ratio` None where no block has both. `alone_change` is how much
-    their log ratio is another with each by itself than in turns, None where it was not looked at.
+    `job` is the second of them; `ratio` None where no block has both.
     """
 
     job: Job
     ratio: stats.Ratio | None
-    alone_change: float | None = None
 
     @cached_property
     def floor(self) -> stats.Floor:
@@ -36,11 +32,11 @@ class Twins:
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """The floors of a run on one device: those within a backend's worker, and across two workers.
+    """The floors of a run on one device.
 
-    Twins that answer for the same comparisons are a **family**: those within the worker of a
-    backend, by mode and measure, and those in two workers, by mode. `confidence` is the level of
-    the run's intervals.
+    A pair of twins is two workers of one implementation. Those that answer for the same comparisons
+    are a **family**: of a backend, by mode and measure. `confidence` is the level of the run's
+    intervals.
     """
 
     twins: Sequence[Twins] = ()
@@ -64,7 +60,6 @@ class Floors:
                 Twins(
                     job=job,
                     ratio=_ratio(job, found[job], found.get(job.original, []), confidence),
-                    alone_change=alone_change(found[job], found.get(job.original, [])),
                 )
                 for job in twins
             ],
@@ -72,36 +67,30 @@ class Floors:
         )
 
     def within(self, backend: str, mode: Mode, measure: Measure) -> stats.Floor:
-        """For two arms of one worker, or two cold or memory jobs of one backend."""
+        """For two jobs of one backend."""
         key = backend, mode, measure
         if key not in self._within:
             self._within[key] = self._floor(self.family(*key))
         return self._within[key]
 
-    def across(self, mode: Mode) -> stats.Floor:
-        """For the steady times of two workers that take turns: the second worker's twins say.
-
-        Without any, `missing`: how far two processes differ, unlike two arms of one, is not known.
-        """
-        return self._floor(self._across(mode)).needed
-
     def between(self, a: str, b: str, mode: Mode) -> stats.Floor:
-        """For steady times of two backends: what holds in either's worker, and across workers."""
+        """For steady times of two backends: the coarser of what holds for either.
+
+        `missing` where one has no identical pair: how far its processes differ is not known.
+        """
         key = a, b, mode
         if key not in self._between:
-            self._between[key] = self._coarsest(*key)
+            families = [self.within(backend, mode, "steady").needed for backend in (a, b)]
+            older = self._floor(self._second_workers(mode, "steady"))
+            self._between[key] = stats.coarsest(*families, older)
         return self._between[key]
-
-    def _coarsest(self, a: str, b: str, mode: Mode) -> stats.Floor:
-        within = (self.within(backend, mode, "steady") for backend in (a, b))
-        return stats.coarsest(self.across(mode), *within)
 
     def anywhere(self, backend: str, mode: Mode, measure: Measure) -> stats.Floor:
         """For a job of two runs, measured by different workers each time."""
         key = backend, mode, measure
         if key not in self._anywhere:
-            across = self._floor(self._across(mode, measure))
-            self._anywhere[key] = stats.coarsest(self.within(*key), across)
+            older = self._floor(self._second_workers(mode, measure))
+            self._anywhere[key] = stats.coarsest(self.within(*key), older)
         return self._anywhere[key]
 
     # Every row of a table asks for a floor, and there are few.
@@ -123,20 +112,21 @@ class Floors:
         return stats.called_different(twins.ratio, self._among, self.confidence)
 
     def family(self, backend: str, mode: Mode, measure: Measure) -> list[Twins]:
-        """The twins within a worker of a backend, or of its cold or memory jobs."""
+        """The twins of a backend."""
+        wanted = backend, mode, measure
         return [
             twins
             for twins in self.twins
-            if not twins.job.has_second_worker
-            and (twins.job.backend, twins.job.mode, twins.job.measure) == (backend, mode, measure)
+            if (twins.job.backend, twins.job.mode, twins.job.measure) == wanted
+            and twins.job.replica == 1
         ]
 
-    def _across(self, mode: Mode, measure: Measure = "steady") -> list[Twins]:
+    def _second_workers(self, mode: Mode, measure: Measure) -> list[Twins]:
+        """The twins of schema 2 that were in another process than their originals."""
         return [
             twins
             for twins in self.twins
-            if twins.job.has_second_worker
-            and (twins.job.mode, twins.job.measure) == (mode, measure)
+            if twins.job.replica > 1 and (twins.job.mode, twins.job.measure) == (mode, measure)
         ]
 
     @cached_property
@@ -165,27 +155,6 @@ def _ratio(
 def steady_blocks(records: Iterable[Record]) -> stats.Blocks:
     """Steady samples by what pairs them: block and turns."""
     return {r.pairing: r.samples["steady"] for r in records if "steady" in r.samples}
-
-
-#: Arms whose log ratio is another by more than this when each runs by itself disturb each other.
-INTERFERENCE = stats.MARGIN
-
-
-def alone_change(a: Iterable[Record], b: Iterable[Record]) -> float | None:
-    """The log ratio a / b of arms alone less that of arms in turns: the median over blocks.
-
-    None where no block looked at them alone.
-    """
-    others = {r.pairing: r.samples for r in b if "alone" in r.samples}
-    changes = []
-    for record in a:
-        if "alone" in record.samples and record.pairing in others:
-            one, two = record.samples, others[record.pairing]
-            paired = stats.steady_difference(one["steady"], two["steady"])
-            if paired is not None:
-                alone = stats.checked(one["alone"]), stats.checked(two["alone"])
-                changes.append(math.log(median(alone[0]) / median(alone[1])) - paired)
-    return median(changes) if changes else None
 
 
 def _first_result(records: Iterable[Record]) -> Mapping[int, float]:

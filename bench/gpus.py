@@ -151,10 +151,24 @@ def lookout(gate: Gate, devices: Iterable[str]) -> Lookout:
 
 
 def memory_bytes(device: str) -> int | None:
-    """All the memory of the GPU that frameworks call this; None where the driver does not tell."""
+    """All the memory of a GPU; None for a CPU, and where the driver does not tell."""
+    if not is_gpu(device):
+        return None
     with _opened() as nvml:
         gpu = None if nvml is None else _gpu(nvml, device)
         return None if gpu is None else gpu.total_bytes()
+
+
+def free_bytes(device: str) -> float | None:
+    """The memory of a GPU that nobody uses; None for a CPU, and where the driver does not tell."""
+    if not is_gpu(device):
+        return None
+    with _opened() as nvml:
+        gpu = None if nvml is None else _gpu(nvml, device)
+        if gpu is None:
+            return None
+        total, used = gpu.total_bytes(), gpu.used_bytes()
+        return None if total is None or used is None else total - used
 
 
 def _gpu(nvml: ModuleType, device: str) -> Nvml | None:

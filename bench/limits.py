@@ -51,6 +51,7 @@ class Version:
     swap: str
     no_swap: str | None
     events: str
+    usage: str
 
 
 V1 = Version(
@@ -60,6 +61,7 @@ V1 = Version(
     swap="memory.memsw.limit_in_bytes",
     no_swap=None,
     events="memory.oom_control",
+    usage="memory.usage_in_bytes",
 )
 V2 = Version(
     name="cgroup v2",
@@ -68,6 +70,7 @@ V2 = Version(
     swap="memory.swap.max",
     no_swap="0",
     events="memory.events",
+    usage="memory.current",
 )
 _VERSIONS = {version.name: version for version in (V1, V2)}
 
@@ -138,6 +141,26 @@ def places(text: str, root: Path = _ROOT) -> list[Place]:
             folders = dict.fromkeys((mount / inside, mount))
             found += [Place(version=V1, folder=folder) for folder in folders]
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headroom:
+    """What a control group lets its processes take: all of it, and what is left [bytes]."""
+
+    total: int
+    free: int
+
+
+def headroom() -> Headroom | None:
+    """The least that is left in this process's groups; None where none has a limit."""
+    found = []
+    with suppress(OSError):
+        for place in places(_OWN_GROUPS.read_text()):
+            with suppress(OSError, ValueError):
+                total = int((place.folder / place.version.limit).read_text())
+                used = int((place.folder / place.version.usage).read_text())
+                found.append(Headroom(total=total, free=total - used))
+    return min(found, key=lambda room: room.free, default=None)
 
 
 @contextmanager

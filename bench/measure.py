@@ -1,10 +1,8 @@
 """The only file that reads a clock.
 
-A **sample** is the time of `inner` calls, each synchronised, divided by `inner`; what goes before
-the calls of an arm is left out, by a clock that is read around each. A **palindrome**
-calls all arms of a worker once in order and once in reverse (A B C C B A), so that a drift of the
-host that is linear over it adds the same to every arm. A **turn** is what a worker does while it
-holds the token: one discarded pass that refills the caches, then palindromes.
+A **burst** is what a worker does while it holds the token: calls that are discarded, which refill
+the caches and wake the pools of threads, then `calls` calls that are timed, each with inputs of
+its own. Its figure is their mean, in seconds a call. Going from one batch to the next is left out.
 """
 
 from __future__ import annotations
@@ -12,9 +10,10 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from backends.api import DeviceTimer
@@ -24,21 +23,26 @@ Clock = Callable[[], int]
 
 clock: Clock = time.perf_counter_ns
 
-#: Told the number of the arm that runs next.
-Show = Callable[[int], None]
+#: Timed calls of a burst fill this [s]. Shorter bursts carry more of what the other processes left
+#: in the caches; longer ones are hit by other load on the same core (docs/measuring.md).
+BURST_S = 25e-3
 
+#: Discarded calls of a burst: at least so many, for at least so long [s].
+DISCARDED_CALLS, DISCARDED_S = 2, 3e-3
 
-def unseen(_number: int) -> None:
-    """The `Show` for those whom nobody watches."""
+#: A call that takes longer [s] is a burst by itself, and so is the one that is discarded.
+LONG_S = 0.1
 
+#: Rounds of a block: at least so many, and where an arm's calls are as long as bursts.
+FEWEST_ROUNDS, FEWEST_LONG_ROUNDS = 8, 4
 
-#: Shorter samples are loops: a clock read and a call cost a share of them otherwise.
-SAMPLE_S = 1e-3
+#: Warm-up ends at `WARM_LIMIT` times the seconds that were asked for, warm or not, but not before
+#: `FEWEST_CALLS` calls.
+WARM_LIMIT, FEWEST_CALLS = 10, 2
 
-PALINDROMES_PER_TURN = 2
-
-#: 60 palindromes a block: more tell of the block again, not of how blocks differ.
-MAX_TURNS = 30
+#: An arm whose calls became faster by more than this share, from one quarter of the calls to the
+#: last one, is not warm.
+STILL_FASTER = 0.03
 
 
 class Stopwatch:
@@ -73,63 +77,58 @@ def collector_off() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One thing that is timed: `call` enqueues, `sync` blocks until its result is there.
+    """One implementation that is timed.
 
-    `before` comes before each call, and is not timed.
+    `call` enqueues, `sync` blocks until its result is there. `advance` comes before each call, and
+    is not timed: it goes to the next batch.
     """
 
-    name: str
     call: Callable[[], Any]
     sync: Callable[[Any], None]
-    inner: int = 1
-    before: Callable[[], None] | None = None
-
-    def ready(self) -> None:
-        """What goes before a call and is not timed."""
-        if self.before is not None:
-            self.before()
-
-    def sized(self, call_s: float) -> Arm:
-        """The same with an inner loop that makes a sample of `SAMPLE_S` or longer."""
-        return replace(self, inner=max(1, math.ceil(SAMPLE_S / max(call_s, 1e-9))))
+    advance: Callable[[], None]
 
 
-def sample(arm: Arm, now: Clock = clock) -> float:
-    """Seconds a call, over `arm.inner` synchronised calls."""
-    if arm.before is not None:
-        return _sample_apart(arm, now)
-    call, sync = arm.call, arm.sync
-    start = now()
-    for _ in range(arm.inner):
-        sync(call())
-    return (now() - start) / 1e9 / arm.inner
+def calls_needed(call_s: float, burst_s: float = BURST_S) -> int:
+    """Timed calls of a burst, for an arm whose calls take so long."""
+    return 1 if call_s >= LONG_S else math.ceil(burst_s / max(call_s, 1e-9))
 
 
-def _sample_apart(arm: Arm, now: Clock) -> float:
-    """The same of calls that something comes before, each timed by itself."""
-    call, sync, ready, total = arm.call, arm.sync, arm.ready, 0
-    for _ in range(arm.inner):
-        ready()
-        start = now()
-        sync(call())
-        total += now() - start
-    return total / 1e9 / arm.inner
+def discarded_needed(call_s: float) -> int:
+    """Discarded calls of a burst."""
+    if call_s >= LONG_S:
+        return 1
+    return max(DISCARDED_CALLS, math.ceil(DISCARDED_S / max(call_s, 1e-9)))
+
+
+def burst(arm: Arm, *, calls: int, discarded: int, now: Clock = clock) -> float:
+    """Seconds a call, over `calls` calls behind `discarded` ones; the collector is off."""
+    call, sync, advance, total = arm.call, arm.sync, arm.advance, 0
+    with collector_off():
+        for _ in range(discarded):
+            advance()
+            sync(call())
+        for _ in range(calls):
+            advance()
+            start = now()
+            sync(call())
+            total += now() - start
+    return total / 1e9 / calls
 
 
 def by_device(arm: Arm, timer: DeviceTimer, count: int) -> list[float]:
     """Seconds between a mark before a call and one behind it, by the GPU's own clock.
 
     An idle GPU comes to the first mark at once, so that all in which it waits for the host is in
-    it: before the first kernel too, and between kernels. What is left out is how the host learns
-    of the end. The calls are those that `sample` times, after it, so that nobody pays for the
-    marks; the first one, behind something else, is discarded.
+    it: before the first kernel too, and between kernels. The time in which the host learns of the
+    end is left out. These calls follow the bursts, which therefore pay for no marks; the first
+    one, behind something else, is discarded.
     """
     times: list[float] = []
     with collector_off():
-        arm.ready()
+        arm.advance()
         arm.sync(arm.call())
         for _ in range(count):
-            arm.ready()
+            arm.advance()
             timer.start()
             out = arm.call()
             timer.stop()
@@ -139,74 +138,40 @@ def by_device(arm: Arm, timer: DeviceTimer, count: int) -> list[float]:
 
 
 def warm_up(arm: Arm, *, calls: int, seconds: float, now: Clock = clock) -> float:
-    """Call until both bounds are reached; seconds a call over the second half.
+    """Call until the arm is warm; seconds a call, the median over the last quarter.
 
-    What goes before a call warms nothing up, and may take longer the first time.
+    Warm is an arm after `calls` calls and `seconds` seconds at least, once its calls do not become
+    faster any more. It is taken as it is after `WARM_LIMIT` times the seconds. (TorchScript
+    compiles a training step anew, for a second, at about its fourth call.)
     """
     times: list[int] = []
-    total = 0
-    while len(times) < calls or total < seconds * 1e9:
-        arm.ready()
+    total, wanted = 0, calls
+    while total < 1e9 * WARM_LIMIT * seconds or len(times) < min(calls, FEWEST_CALLS):
+        arm.advance()
         before = now()
         arm.sync(arm.call())
         times.append(now() - before)
         total += times[-1]
-    late = times[len(times) // 2 :]
-    return sum(late) / len(late) / 1e9
+        if len(times) >= wanted and total >= 1e9 * seconds:
+            if not _is_still_faster(times):
+                break
+            wanted = math.ceil(1.25 * len(times))
+    return median(times[-max(1, len(times) // 4) :]) / 1e9
 
 
-def turn(
-    arms: Sequence[Arm], palindromes: int, *, now: Clock = clock, show: Show = unseen
-) -> dict[str, list[float]]:
-    """One turn: samples by arm, two a palindrome, in the order in which they were taken."""
-    samples: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    numbered = list(enumerate(arms))
-    with collector_off():
-        for number, arm in numbered:
-            show(number)
-            arm.ready()
-            arm.sync(arm.call())
-        for _ in range(palindromes):
-            for number, arm in (*numbered, *reversed(numbered)):
-                show(number)
-                samples[arm.name].append(sample(arm, now))
-    return samples
+def _is_still_faster(times: Sequence[int]) -> bool:
+    """Whether the last quarter of the calls is faster than the one before it."""
+    quarter = len(times) // 4
+    if quarter == 0:
+        return False
+    before, last = times[-2 * quarter : -quarter], times[-quarter:]
+    return median(last) < (1 - STILL_FASTER) * median(before)
 
 
-def alone(
-    arms: Sequence[Arm], count: int, *, now: Clock = clock, show: Show = unseen
-) -> dict[str, list[float]]:
-    """Each arm by itself: `count` samples in a row after one that is discarded, there and back.
-
-    What a neighbour in a turn does to an arm (caches, an allocator's state) is not in these: where
-    their ratio differs from the paired one, the arms interfere.
-    """
-    samples: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    numbered = list(enumerate(arms))
-    with collector_off():
-        for number, arm in (*numbered, *reversed(numbered)):
-            show(number)
-            sample(arm, now)
-            samples[arm.name] += [sample(arm, now) for _ in range(count)]
-    return samples
-
-
-def overhead(now: Clock = clock) -> tuple[float, float]:
-    """What the instrument adds: seconds a call in an inner loop, and seconds a sample of one call.
-
-    Both are read from an arm that does nothing, through the same code as any other; the second one
-    holds the first.
-    """
-    idle = Arm(name="idle", call=lambda: None, sync=lambda _out: None)
-    call_s = sorted(sample(replace(idle, inner=1000), now) for _ in range(11))[5]
-    sample_s = sorted(sample(idle, now) for _ in range(1001))[500]
-    return call_s, sample_s
-
-
-def turns_needed(call_s: Collection[float], *, seconds: float) -> int:
-    """Turns that give each arm `seconds` of samples on average; 2 to `MAX_TURNS`."""
-    per_turn = 2 * PALINDROMES_PER_TURN * sum(max(s, SAMPLE_S) for s in call_s)
-    return min(MAX_TURNS, max(2, math.ceil(seconds * len(call_s) / per_turn)))
+def overhead(now: Clock = clock) -> float:
+    """Seconds that the instrument adds to a call: the figure of a burst that does nothing."""
+    idle = Arm(call=lambda: None, sync=lambda _out: None, advance=lambda: None)
+    return median(burst(idle, calls=1000, discarded=1, now=now) for _ in range(20))
 
 
 #: Two readings of the clock that are further apart: somebody else ran in between. A loop takes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from backends.api import Case
+from backends.api import Case, Mode
 from bench.launch import Team
 from bench.record import Status
 from bench.sources import WorkerDied, WorkerHung
@@ -22,11 +22,11 @@ class NoOracle(Exception):
         self.status = status
 
 
-def ask_oracle(team: Team, case: Case, path: Path) -> None:
+def ask_oracle(team: Team, case: Case, mode: Mode, path: Path) -> None:
     """Have a worker write what every implementation of a case must compute, or raise `NoOracle`."""
     try:
         with team.worker("reference") as worker:
-            message = {"op": "expect", "case": asdict(case), "path": str(path)}
+            message = {"op": "expect", "case": asdict(case), "mode": mode, "path": str(path)}
             reply = worker.request(message, limit_s=ORACLE_LIMIT_S)
     except (WorkerDied, WorkerHung) as error:
         hung = isinstance(error, WorkerHung)

@@ -14,16 +14,20 @@ from bench.sources import ServerDied, WorkerDied, WorkerHung
 #: Limit of a request that builds: compiling an unrolled network may take minutes.
 PREPARE_LIMIT_S = 600.0
 
-#: A worker of a block: whose team it is of, its backend, and whether it is the second one of it.
-Seat = tuple[int, str, bool]
-
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What is known of a job while its block runs."""
+    """What is known of a job while its block runs.
+
+    `side` is the number of its team, `call_s` what a call takes when the arm is warm. An arm that
+    is `blamed` ended its fork server again and again: it is not begun once more.
+    """
 
     job: Job
     side: int = 0
+    attempt: int = 0
+    call_s: float = 0.0
+    blamed: bool = False
     status: Status | None = None
     reason: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -32,18 +36,11 @@ class Outcome:
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     worker: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def seat(self) -> Seat:
-        return self.side, self.job.backend, self.job.has_second_worker
-
-    @property
-    def arm(self) -> str:
-        """What it is called in this block."""
-        return f"{self.job.arm}@{self.side}" if self.side else self.job.arm
-
     def begin(self) -> None:
-        """Forget an attempt that another arm spoilt."""
-        self.status, self.samples, self.worker = None, {}, {}
+        """Forget an attempt that came to nothing."""
+        if self.blamed:
+            return
+        self.status, self.reason, self.samples, self.worker = None, "", {}, {}
 
     def fail(self, error: WorkerDied | WorkerHung) -> None:
         self.status = Status.TIMEOUT if isinstance(error, WorkerHung) else Status.CRASHED
@@ -57,10 +54,11 @@ class Outcome:
 
     def record(self, block: int) -> Record:
         if self.status is None:
-            raise RuntimeError(f"{self.arm} was left without an outcome")
+            raise RuntimeError(f"{self.job.arm} was left without an outcome")
         return Record(
             job=self.job,
             block=block,
+            attempt=self.attempt,
             status=self.status,
             reason=self.reason,
             samples=self.samples if self.status == Status.OK else {},
@@ -71,11 +69,10 @@ class Outcome:
         )
 
 
-def request(op: str, job: Job, expected: Path, arm: str | None = None) -> dict[str, Any]:
+def request(op: str, job: Job, expected: Path) -> dict[str, Any]:
     """The message that asks a worker for something of a job."""
     return {
         "op": op,
-        "arm": arm or job.arm,
         "implementation": job.implementation,
         "case": asdict(job.case),
         "mode": job.mode,
@@ -83,20 +80,20 @@ def request(op: str, job: Job, expected: Path, arm: str | None = None) -> dict[s
     }
 
 
-def alone(team: Team, job: Job, block: int, expected: Path) -> Record:
+def in_own_worker(team: Team, job: Job, block: int, expected: Path) -> Record:
     """A cold, a memory or a behaviour job, in a fresh worker of its own."""
     outcome = Outcome(job=job)
     try:
         try:
-            _alone(team, outcome, expected)
+            _measure(team, outcome, expected)
         except ServerDied:
-            _alone(team, outcome, expected)  # no fault of the job's
+            _measure(team, outcome, expected)  # no fault of the job's
     except (WorkerDied, WorkerHung) as error:
         outcome.fail(error)
     return outcome.record(block)
 
 
-def _alone(team: Team, outcome: Outcome, expected: Path) -> None:
+def _measure(team: Team, outcome: Outcome, expected: Path) -> None:
     job = outcome.job
     with team.worker(job.backend, fresh_cache=True) as worker:
         outcome.worker = {"pid": worker.pid}
@@ -112,7 +109,7 @@ def look_at_kernels(worker: Worker, outcome: Outcome, *, limit_s: float) -> None
     It is the last thing that is asked of an arm: its profiler may slow down what comes after.
     """
     try:
-        reply = worker.request({"op": "kernels", "arm": outcome.arm}, limit_s=limit_s)
+        reply = worker.request({"op": "kernels"}, limit_s=limit_s)
     except (WorkerDied, WorkerHung, OutOfTime) as error:
         reply = {"status": Status.CRASHED, "reason": str(error)}
     found = reply["kernels"] if reply["status"] == Status.OK else reply["reason"]

@@ -177,21 +177,24 @@ def other_weights_dtype(case: Case, weights: Weights) -> str | None:
     return None
 
 
-def check_train(
-    case: Case, losses: Sequence[float] | float, gradients: Weights, expected: Expected
-) -> Check:
-    """Compare every loss and the gradients with the oracle's."""
-    got = np.asarray(losses, np.float64)
-    differences = {
-        "loss": difference(got, np.full(got.shape, expected.loss)),
-        "gradients": parts_difference(gradients, expected.gradients),
-    }
-    limit, unit = tolerance(case), " of the largest value"
-    faults = (
-        _fault("loss", differences["loss"].relative, limit.loss, unit),
-        _fault("gradients", differences["gradients"].relative, limit.gradient, unit),
+_RELATIVE = " of the largest value"
+
+
+def check_loss(case: Case, loss: float, expected: Expected) -> Check:
+    """Compare a loss with the oracle's."""
+    error = difference(np.asarray(loss, np.float64), np.asarray(expected.loss))
+    fault = _fault("loss", error.relative, tolerance(case).loss, _RELATIVE)
+    return Check(differences={"loss": error}, fault=fault)
+
+
+def check_train(case: Case, loss: float, gradients: Weights, expected: Expected) -> Check:
+    """Compare the loss and the gradients of a step with the oracle's."""
+    of_loss = check_loss(case, loss, expected)
+    error = parts_difference(gradients, expected.gradients)
+    fault = _fault("gradients", error.relative, tolerance(case).gradient, _RELATIVE)
+    return Check(
+        differences={**of_loss.differences, "gradients": error}, fault=of_loss.fault or fault
     )
-    return Check(differences=differences, fault=next(filter(None, faults), None))
 
 
 def probe_gradients(runner: Runner, weights: Weights, batch: Batch) -> tuple[float, Weights]:
@@ -201,6 +204,33 @@ def probe_gradients(runner: Runner, weights: Weights, batch: Batch) -> tuple[flo
     """
     runner.load(weights)
     runner.bind(replace(batch, learning_rate=PROBE_LEARNING_RATE))
+    probed = _probe(runner, weights)
+    runner.load(weights)
+    runner.bind(batch)
+    return probed
+
+
+def probe_rotated(
+    runner: Runner, weights: Weights, batches: Sequence[Batch]
+) -> list[tuple[float, Weights]]:
+    """The same for each of several batches, in a rotation, as calls that are timed read them.
+
+    Leaves the runner with the given weights and the first batch.
+    """
+    runner.bind(replace(batches[0], learning_rate=PROBE_LEARNING_RATE))
+    runner.rotate(batches)
+    found = []
+    for _ in batches:
+        runner.load(weights)
+        runner.advance()
+        found.append(_probe(runner, weights))
+    runner.load(weights)
+    runner.bind(batches[0])
+    return found
+
+
+def _probe(runner: Runner, weights: Weights) -> tuple[float, Weights]:
+    """Loss and gradients of one step from these weights, which are loaded."""
     out = runner.train()
     runner.sync(out)
     loss, after = runner.fetch_loss(out), runner.weights()
@@ -212,6 +242,18 @@ def probe_gradients(runner: Runner, weights: Weights, batch: Batch) -> tuple[flo
         }
         for old, new in zip(weights, after, strict=True)
     )
-    runner.load(weights)
-    runner.bind(batch)
     return loss, gradients
+
+
+def worst_of(checks: Sequence[Check]) -> Check:
+    """The checks of several batches as one: the largest errors, and the first fault."""
+    differences = dict(checks[0].differences)
+    for check in checks[1:]:
+        for part, error in check.differences.items():
+            differences[part] = differences[part].worst(error) if part in differences else error
+    faults = (
+        check.fault if number == 0 else f"batch {number + 1}: {check.fault}"
+        for number, check in enumerate(checks)
+        if check.fault is not None
+    )
+    return Check(differences=differences, fault=next(faults, None))

@@ -24,9 +24,9 @@ def unpaired_ratio(a: Evidence, b: Evidence) -> stats.Ratio:
 def paired_ratio(a: Evidence, b: Evidence) -> stats.Ratio | None:
     """A over b by block, for runs that took turns; None where they share no block.
 
-    Steady samples are paired by palindrome where both are of the same turns, see `Record.pairing`.
-    A block of which the sides have other turns is left out: the two were measured at two moments,
-    so that not even its medians are a pair.
+    Steady samples are paired by round where both are of the same turns, see `Record.pairing`. A
+    block of which the sides have other turns is left out: the two were measured at two moments, so
+    that not even its medians are a pair.
     """
     if a.job.measure == "steady":
         return stats.steady_ratio(a.paired, b.paired)

@@ -67,17 +67,11 @@ def _capacity(sweep: Sweep, absent: Collection[str]) -> str:
 def workers(sweep: Sweep, absent: Collection[str] = ()) -> int:
     """Processes that measure, without those that look for the longest T.
 
-    In each block one for each backend, case and mode; and one for each cold, memory and behaviour
-    job.
+    One for each job of each block.
     """
     counts = sweep.sampling.counts()
-    shared = {
-        (job.case, job.mode, _entry(job).backend, job.has_second_worker)
-        for job in runnable(sweep, "steady", absent)
-    }
-    own: tuple[Measure, ...] = ("cold", "memory", "behaviour")
-    alone = sum(counts.get(m, 0) * len(runnable(sweep, m, absent)) for m in own)
-    return counts.get("steady", 0) * len(shared) + alone
+    own: tuple[Measure, ...] = ("steady", "cold", "memory", "behaviour")
+    return sum(counts.get(m, 0) * len(runnable(sweep, m, absent)) for m in own)
 
 
 def _table(sweep: Sweep, absent: Collection[str]) -> Table:

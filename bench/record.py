@@ -32,6 +32,7 @@ class Status(StrEnum):
     WRONG_OUTPUT = "wrong output"
     NAN = "nan"
     OOM = "oom"
+    IMPLAUSIBLE = "implausible"
     CRASHED = "crashed"
     TIMEOUT = "timeout"
     UNSUPPORTED = "unsupported"
@@ -44,17 +45,16 @@ class Status(StrEnum):
 EXPECTED = frozenset({Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.CAPPED})
 
 
-#: Replicas of a job that are its A/A twins.
-SAME_WORKER, OTHER_WORKER, TWIN_IN_OTHER = 1, 2, 3
+#: Replicas that records of schema 2 can have.
+_MOST_REPLICAS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One implementation of one case in one mode, measured in one way.
 
-    `replica` 0 is the job itself. The others are A/A twins, the same thing measured once more in
-    the same block: `SAME_WORKER` beside the job, `OTHER_WORKER` in a second worker of its backend,
-    `TWIN_IN_OTHER` beside that one, as `SAME_WORKER` is beside the job.
+    `replica` 0 is the job itself, 1 its identical twin: the same thing measured once more in the
+    same block, by a worker of its own. (Records of schema 2 have others, see `bench.store`.)
     """
 
     implementation: str
@@ -81,11 +81,6 @@ class Job:
         return self.implementation.partition("/")[0]
 
     @property
-    def has_second_worker(self) -> bool:
-        """Whether it is a twin that a second worker of its backend runs."""
-        return self.replica in (OTHER_WORKER, TWIN_IN_OTHER)
-
-    @property
     def original(self) -> Job:
         """The job that this one is a twin of; itself for what is none."""
         return replace(self, replica=0)
@@ -109,8 +104,8 @@ class Job:
         job = strict.build(cls, data, "job")
         if job.implementation.count("/") != 1:
             raise strict.refused("implementation", job.implementation, "backend/strategy")
-        if not 0 <= job.replica <= TWIN_IN_OTHER:
-            raise strict.refused("replica", job.replica, f"0 to {TWIN_IN_OTHER}")
+        if not 0 <= job.replica <= _MOST_REPLICAS:
+            raise strict.refused("replica", job.replica, f"0 to {_MOST_REPLICAS}")
         return job
 
 
@@ -119,12 +114,15 @@ _STATUSES = tuple(Status)
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What one job left of one block.
+    """The result of one job in one block.
+
+    `attempt` counts the turns that were taken of a block: a part that was lost is measured in later
+    turns, and arms that memory does not hold at once have turns by the group.
 
     `samples` holds raw seconds by phase: "create", "build", "load", "first" (one value each),
-    "steady" (consecutive pairs belong to one palindrome, see `bench.measure`), "alone" (the same of
-    an arm by itself), "device" (calls by the GPU's own clock), and "stage:<name>" for the named
-    parts of a build. A steady sample is the time of `inner` calls divided by `inner`. `values`
+    "steady" (one value a round, the mean of the `inner` calls of a burst, see `bench.measure`),
+    "device" (calls by the GPU's own clock), and "stage:<name>" for the named parts of a build.
+    Steady samples of one block and attempt with the same place are of the same round. `values`
     holds bytes, counts and lengths (of a capacity job see `bench.capacity`, of a behaviour job
     `bench.behaviour`), `errors` the largest absolute and relative error against the oracle by part.
     Numbers may be NaN or infinite: `bench.belief` says what to believe.
@@ -133,6 +131,7 @@ class Record:
     job: Job
     block: int
     status: Status
+    attempt: int = 0
     reason: str = ""
     samples: Mapping[str, list[float]] = field(default_factory=dict)
     inner: int = 1
@@ -141,12 +140,9 @@ class Record:
     worker: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def pairing(self) -> tuple[int, str]:
-        """What samples must share to be paired: the block, and the turns in which they were taken.
-
-        A block of which a part was lost is measured again, and has other turns then.
-        """
-        return self.block, str(self.worker.get("turns", ""))
+    def pairing(self) -> tuple[int, int]:
+        """Block and attempt: samples are paired that have both in common."""
+        return self.block, self.attempt
 
     def to_json(self) -> dict[str, Any]:
         return {"key": self.job.key, **asdict(self)}
@@ -163,6 +159,7 @@ class Record:
         return cls(
             job=_job(given.get("job"), {} if jobs is None else jobs),
             block=strict.whole(given.get("block"), "block", least=0),
+            attempt=strict.whole(given.get("attempt", 0), "attempt", least=0),
             status=Status(strict.word(given.get("status"), "status", _STATUSES)),
             reason=strict.text(given.get("reason", ""), "reason"),
             samples={p: strict.numbers(found, f"samples, {p}") for p, found in samples.items()},

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from backends import BACKENDS
 from backends.devices import is_gpu
 from bench import gpus, machine, strict
+from bench.ceilings import ceilings
 from bench.engine import Engine, Progress, describe
 from bench.errors import UsageError
 from bench.hosts import session_of
@@ -231,6 +232,11 @@ def resume(folder: Path, *, progress: Progress) -> Run:
             f"run {folder}: is one of two that `versus` measured in turns, and cannot be resumed; "
             "start versus again"
         )
+    if earlier.protocol != "bursts":
+        raise UsageError(
+            f"run {folder}: was begun by an earlier version, which took turns in another way, and "
+            "cannot be completed; start it again"
+        )
     sweep = sweep_of(earlier.manifest)
     threads, start = earlier.manifest.get("threads"), earlier.manifest.get("start")
     if not isinstance(threads, int) or start not in get_args(Start):
@@ -258,6 +264,7 @@ def _carried(run: Run) -> dict[str, Any]:
     """What a manifest goes on with. Raises `UsageError` where it is of another kind."""
     held = run.manifest
     try:
+        ceilings(held)
         return {
             "backends": strict.mapping(held.get("backends") or {}, "backends"),
             "notes": strict.mapping(held.get("notes") or {}, "notes"),

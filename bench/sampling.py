@@ -25,7 +25,8 @@ class Sampling:
     rule, hold what an implementation does whatever it takes (`bench.behaviour`). Where these or
     cold jobs are asked for there may be no `blocks`: then no call is timed in steady state.
 
-    `steady_s` and `warmup_s` are seconds, `warmup_calls` calls, of an implementation in a block.
+    In a block an implementation is timed for `steady_s` seconds at most; it is warm after
+    `warmup_calls` calls and `warmup_s` seconds at least (`bench.measure.warm_up`).
     `blocks_per_server` blocks of each case share the processes that fork their workers. A block
     waits up to `quiet_wait_s` for a quiet host, less often the more has been waited. With a
     `precision` (0.02 is 2 %) the blocks are a first look: what is not yet known that well gets as
@@ -37,9 +38,9 @@ class Sampling:
     blocks: int
     cold_blocks: int
     memory_blocks: int
-    steady_s: float
-    warmup_s: float
-    warmup_calls: int = 5
+    steady_s: float = 0.5
+    warmup_s: float = 0.3
+    warmup_calls: int = 20
     blocks_per_server: int = 1
     quiet_wait_s: float = 60.0
     precision: float | None = None

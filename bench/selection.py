@@ -21,7 +21,6 @@ def select(
     *,
     sampling: Mapping[str, Any] | None = None,
     capped: bool = True,
-    interpreters: Interpreters = OWN,
 ) -> Sweep:
     """The preset with what was named on the command line put in its place.
 
@@ -39,7 +38,7 @@ def select(
         caps=base.caps if capped else {},
     )
     _check_chosen(sweep, axes)
-    return replace(sweep, twinned=_first_present(sweep, interpreters))
+    return sweep
 
 
 def _more(base: Sweep, named: Mapping[str, tuple[Any, ...]]) -> tuple[Axes, ...]:
@@ -67,13 +66,6 @@ def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:
             raise UsageError(f"strategy {strategy}: no chosen backend has it; {among}")
     if not chosen:
         raise UsageError(f"preset {sweep.name}: its backends have none of its strategies")
-
-
-def _first_present(sweep: Sweep, interpreters: Interpreters) -> str | None:
-    """The first chosen backend that is here: a second worker of one that is not tells nothing."""
-    absent = absent_backends(sweep, interpreters)
-    chosen = (entry.backend for entry in sweep.implementations())
-    return next((backend for backend in chosen if backend not in absent), None)
 
 
 def _strategies(backend: str) -> list[str]:

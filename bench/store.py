@@ -16,16 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from bench import durable, lock, strict
 from bench.errors import StoreError, UsageError
+from bench.older import Older
 from bench.record import Job, Record
 
 #: Version of records.jsonl and manifest.json. Earlier ones stay readable; later ones are refused.
 #: 1: first.
 #: 2: `Job.replica`; what is not finite is a word ("NaN", "Infinity", "-Infinity"), no bare token.
-SCHEMA = 2
+#: 3: `Record.attempt`; a worker for each arm, a sample for each burst of calls.
+SCHEMA = 3
 
 #: More lines than this that are set aside are counted instead of named.
 MAX_FAULTS = 20
@@ -68,6 +70,21 @@ class Run:
     manifest: Mapping[str, Any]
     records: list[Record]
     faults: list[str]
+
+    @property
+    def protocol(self) -> Protocol:
+        return protocol_of(self.manifest)
+
+
+#: How the arms of a block took turns: in bursts, each in a process of its own, or, up to schema 2,
+#: call by call in one process of a framework.
+Protocol = Literal["bursts", "calls"]
+
+
+def protocol_of(manifest: Mapping[str, Any]) -> Protocol:
+    """The protocol by which the steady samples of a run were taken."""
+    schema = manifest.get("schema")
+    return "calls" if isinstance(schema, int) and schema < 3 else "bursts"
 
 
 def mapping_in(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -207,14 +224,16 @@ def _check_empty(folder: Path) -> None:
 def read_run(folder: Path) -> Run:
     """Read a run. Raises `UsageError` where the folder holds none or one of a later schema."""
     manifest = _read_manifest(folder)
-    records: dict[tuple[str, int], Record] = {}
+    records: dict[tuple[str, int, int], Record] = {}
     faults: list[str] = []
+    older = None if protocol_of(manifest) == "bursts" else Older()
     jobs: dict[str, Job] = {}
     try:
         with _regular(folder / "records.jsonl").open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    _take(_parse(line, jobs), records)
+                    record = _parse(line, jobs)
+                    _take(record if older is None else older.upgraded(record), records)
                 except ValueError as error:
                     faults.append(f"records.jsonl line {number}: set aside ({error!s:.200})")
     except OSError as error:
@@ -248,9 +267,9 @@ def read_all(folders: Iterable[Path]) -> list[Run]:
     return [read_run(path) for path in paths.values()]
 
 
-def _take(record: Record, records: dict[tuple[str, int], Record]) -> None:
+def _take(record: Record, records: dict[tuple[str, int, int], Record]) -> None:
     """Put a record among those that were read. Raises `ValueError` where its job has one."""
-    key = (record.job.key, record.block)
+    key = (record.job.key, *record.pairing)
     if key in records:
         raise ValueError(f"job {key[0]} a second time in block {key[1]}")
     records[key] = record

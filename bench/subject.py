@@ -1,9 +1,10 @@
-"""One implementation of one case in one mode: built, loaded, called and held against the oracle."""
+"""One implementation of one case in one mode: built, loaded, called, compared with the oracle."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ from backends.api import (
     Weights,
     unstaged,
 )
-from backends.data import make_batch, make_weights
+from backends.data import make_batch, make_weights, varied_batches
 from backends.devices import is_gpu
 from bench import measure, outputs
 from bench.axes import RIDING
-from bench.expectation import read_expected
+from bench.expectation import path_of, read_expected
 from bench.record import Status
-from bench.rotation import copies
+from bench.rotation import batches_needed
 
 
 class Subject:
@@ -45,12 +46,20 @@ class Subject:
         self._request = request
         self.weights: Weights = make_weights(self.case)
         self.batch: Batch = make_batch(self.case)
+        self._values = np.random.default_rng([self.case.seed, os.getpid()])
         self._backend = backend
         self.runner: Runner
 
     @cached_property
     def expected(self) -> Expected:
-        return read_expected(Path(self._request["expected"]))
+        return self._read(0)
+
+    @cached_property
+    def second_expected(self) -> Expected:
+        return self._read(1)
+
+    def _read(self, number: int) -> Expected:
+        return read_expected(path_of(Path(self._request["expected"]), number))
 
     def build(self, stopwatch: measure.Stopwatch | None = None) -> None:
         stage = unstaged if stopwatch is None else stopwatch.stage
@@ -73,12 +82,6 @@ class Subject:
         self.runner.load(self.weights)
         self.runner.bind(self.batch)
 
-    def rotate(self) -> None:
-        """On a GPU, have the inputs in so many copies that no call finds its own in the cache."""
-        number = copies(self.case, self.mode) if self.on_gpu else 0
-        if number:
-            self.runner.rotate(number)
-
     @property
     def on_gpu(self) -> bool:
         return is_gpu(self.case.device)
@@ -92,22 +95,64 @@ class Subject:
         self.runner.sync(out)
         return self.runner.fetch(out)
 
-    def check(self, first: Any) -> outputs.Check:
-        """Compare with the oracle: what the first call left, and in training a probing step."""
+    def renew(self, calls: int) -> int:
+        """Have inputs whose values are new to this process for so many calls; how many there are.
+
+        Calls beyond that number read them again, in the same order.
+        """
+        number = batches_needed(self.case, self.mode, calls)
+        self.runner.rotate(varied_batches(self.case, self._values, number))
+        return number
+
+    def check(self, first: Any = None) -> outputs.Check:
+        """Compare with the oracle: what the first call left, and calls on each of two batches.
+
+        The calls read the batches in a rotation, as those that are timed do. Leaves the runner
+        with its weights and its first batch.
+        """
         if self.implementation.kind in RIDING:
             return outputs.Check(differences={}, fault=None)
+        checks = [] if first is None else [self._check_first(first)]
+        if not checks or checks[0].fault is None:
+            checks += self._check_rotated()
+        return outputs.worst_of(checks)
+
+    def _check_first(self, first: Any) -> outputs.Check:
+        """Compare what a call on the first batch left."""
         if self.mode == "forward":
-            output = self.runner.fetch(first)
-            fault = outputs.other_dtype(self.case, output)
-            if fault is not None:
-                return outputs.Check(differences={}, fault=fault)
-            return outputs.check_forward(self.case, output, self.expected)
-        loss = self.runner.fetch_loss(first)
+            return self._check_output(self.runner.fetch(first), self.expected)
         fault = outputs.other_weights_dtype(self.case, self.runner.weights())
         if fault is not None:
             return outputs.Check(differences={}, fault=fault)
-        probed, gradients = outputs.probe_gradients(self.runner, self.weights, self.batch)
-        return outputs.check_train(self.case, [loss, probed], gradients, self.expected)
+        loss = self.runner.fetch_loss(first)
+        return outputs.check_loss(self.case, loss, self.expected)
+
+    def _check_rotated(self) -> list[outputs.Check]:
+        """Compare each of two batches, one after the other."""
+        batches = [self.batch, make_batch(self.case, 1)]
+        truths = [self.expected, self.second_expected]
+        if self.mode == "train":
+            probes = outputs.probe_rotated(self.runner, self.weights, batches)
+            return [
+                outputs.check_train(self.case, loss, gradients, truth)
+                for (loss, gradients), truth in zip(probes, truths, strict=True)
+            ]
+        self.load()
+        self.runner.rotate(batches)
+        checks = []
+        for truth in truths:
+            self.runner.advance()
+            out = self.runner.forward()
+            self.runner.sync(out)
+            checks.append(self._check_output(self.runner.fetch(out), truth))
+        self.load()
+        return checks
+
+    def _check_output(self, output: Output, truth: Expected) -> outputs.Check:
+        fault = outputs.other_dtype(self.case, output)
+        if fault is not None:
+            return outputs.Check(differences={}, fault=fault)
+        return outputs.check_forward(self.case, output, truth)
 
     def is_finite(self, out: Any) -> bool:
         """Whether the numbers that a call left are numbers: outputs and state, or the loss."""
@@ -116,24 +161,6 @@ class Subject:
         fetched = self.runner.fetch(out)
         arrays = [fetched.outputs, *(array for layer in fetched.state for array in layer.values())]
         return all(bool(np.isfinite(array).all()) for array in arrays)
-
-    def check_again(self) -> outputs.Check:
-        """The check after the timing, by a call that another batch's call came before.
-
-        What optimises late, keeps a result or carries its state on is right the first time only.
-        """
-        if self.implementation.kind in RIDING:
-            return outputs.Check(differences={}, fault=None)
-        self.load()
-        self.runner.bind(replace(self.batch, x=-self.batch.x))
-        other = self.call()
-        self.runner.sync(other)
-        if self.mode == "forward" and self.check(other).fault is None:
-            return outputs.Check(differences={}, fault="outputs do not follow the batch")
-        self.load()
-        out = self.call()
-        self.runner.sync(out)
-        return self.check(out)
 
     def program(self) -> dict[str, float]:
         return {f"program_{name}": n for name, n in self.runner.program_size().items()}

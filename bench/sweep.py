@@ -13,7 +13,7 @@ from backends.devices import is_gpu
 from bench import strict
 from bench.axes import RANKED, RIDING, Axes, check_size, is_count
 from bench.errors import UsageError, choose
-from bench.record import MEASURES, OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Measure
+from bench.record import MEASURES, Job, Measure
 from bench.sampling import Sampling
 
 #: What the implementations of a block have in common.
@@ -33,8 +33,6 @@ class Sweep:
     more: tuple[Axes, ...] = ()
     #: implementation -> mode -> longest T. Absent: no cap.
     caps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    #: The backend that has a second worker beside its first one; None: the first that is chosen.
-    twinned: str | None = None
     #: The threads that it is meant for; None: one, or as many as are named.
     threads: int | None = None
 
@@ -119,32 +117,18 @@ class Sweep:
         return jobs + self.twins(measure) if measure in MEASURES else jobs
 
     def twins(self, measure: Measure) -> list[Job]:
-        """What is measured twice, to see what two identical things differ by here.
+        """Jobs that are measured twice, to see what two identical things differ by here.
 
         One job of each backend, mode and device: the strategy that the others are compared with, in
-        the middle one of the cases that it runs, among those that most of its backend express. In
-        steady state one backend also has a second worker with all that the first one holds, so that
-        both have the same neighbours: what differs between processes does so across frameworks too.
+        the middle one of the cases that it runs, among those that most of its backend express.
         """
-        twins: list[Job] = []
         chosen = self.implementations()
-        second = self.twinned or chosen[0].backend
         backends = dict.fromkeys(entry.backend for entry in chosen)
-        for device, mode, backend in itertools.product(self.axes.device, self.modes(), backends):
-            job = self._middle(_baseline(chosen, backend), device, mode, measure)
-            if job is None:
-                continue
-            twins.append(replace(job, replica=SAME_WORKER))
-            if measure == "steady" and backend == second:
-                twins += self._second_worker(job)
-        return twins
-
-    def _second_worker(self, job: Job) -> list[Job]:
-        """All steady jobs of a worker once more; the given one is there twice, as in the first."""
-        entries = [e for e in self.implementations() + self.riders() if e.backend == job.backend]
-        beside = [replace(job, implementation=e.name, replica=OTHER_WORKER) for e in entries]
-        running = [twin for twin in beside if self.runs(twin)]
-        return [*running, replace(job, replica=TWIN_IN_OTHER)]
+        jobs = (
+            self._middle(_baseline(chosen, backend), device, mode, measure)
+            for device, mode, backend in itertools.product(self.axes.device, self.modes(), backends)
+        )
+        return [replace(job, replica=1) for job in jobs if job is not None]
 
     def _middle(
         self, entry: Implementation, device: str, mode: Mode, measure: Measure
@@ -183,7 +167,6 @@ class Sweep:
         try:
             given = strict.mapping(data, "plan")
             caps = strict.mapping(given.get("caps", {}), "caps")
-            twinned = given.get("twinned")
             return cls(
                 name=strict.text(given.get("name"), "name"),
                 title=strict.text(given.get("title"), "title"),
@@ -191,7 +174,6 @@ class Sweep:
                 more=tuple(_axes(axes) for axes in strict.listed(given.get("more", []), "more")),
                 sampling=Sampling(**strict.mapping(given.get("sampling"), "sampling")),
                 caps={name: cap_by_mode(name, value) for name, value in caps.items()},
-                twinned=None if twinned is None else strict.text(twinned, "twinned"),
                 threads=given.get("threads"),
             )
         except (TypeError, ValueError, UsageError) as error:

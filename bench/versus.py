@@ -18,6 +18,7 @@ from typing import Any
 from backends.api import Case, Mode
 from bench import gpus, machine
 from bench.block import Block
+from bench.ceilings import ceilings, kind_of_work, measure_ceilings
 from bench.durable import full_disk_told
 from bench.engine import Progress, describe, stamped, unmeasured
 from bench.errors import UsageError
@@ -28,11 +29,12 @@ from bench.launch import Start, Team
 from bench.naming import step_name
 from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
-from bench.outcome import alone
+from bench.outcome import in_own_worker
+from bench.peaks import Peaks, best
 from bench.record import Job, Record, Status
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.store import Run, Store, read_run
-from bench.sweep import Sweep
+from bench.sweep import Setting, Sweep
 from bench.watch import with_memory
 
 #: The runs' folders within the one that is named.
@@ -178,7 +180,8 @@ class _Versus:
         self._order = random.Random(manifest["seed"])
         self._gate = Gate(manifest["cpus"], wait_s=sweep.sampling.quiet_wait_s)
         self._lookout = gpus.lookout(self._gate, sweep.axes.device)
-        self._expected: dict[Case, Path] = {}
+        self._expected: dict[Setting, Path] = {}
+        self._peaks: Mapping[str, Peaks] = {}
         self._names = sorted(sweep.backends())
 
     def run(self, scratch: Path) -> str:
@@ -204,6 +207,8 @@ class _Versus:
                 if first == 0:
                     for side, team in zip(self._sides, teams, strict=True):
                         side.describe(team, self._names)
+                    if counts.get("steady"):
+                        self._peaks = self._ceilings(teams)
                 for block in range(first, min(first + size, max(counts.values()))):
                     self._order.shuffle(settings)
                     for case, mode in settings:
@@ -217,13 +222,23 @@ class _Versus:
                         self._block(teams, block, held, scratch)
         return "finished"
 
+    def _ceilings(self, teams: Sequence[Team]) -> dict[str, Peaks]:
+        """What the host reaches by the better of both sides; each side's manifest has its own."""
+        found: dict[str, Peaks] = {}
+        for side, team in zip(self._sides, teams, strict=True):
+            side.manifest["peaks"] = measure_ceilings(team, self._sweep, self._names)
+            side.store.write_manifest(side.manifest)
+            for name, peaks in ceilings(side.manifest).items():
+                found[name] = best(found[name], peaks) if name in found else peaks
+        return found
+
     def _block(self, teams: Sequence[Team], block: int, jobs: Sequence[Job], scratch: Path) -> None:
         """A steady block of both sides, then their other jobs."""
         jobs = self._uncapped(jobs, block)
         if not jobs:
             return
         try:
-            expected = self._oracle(teams[0], jobs[0].case, scratch)
+            expected = self._oracle(teams[0], (jobs[0].case, jobs[0].mode), scratch)
         except NoOracle as error:
             # Without it nothing of this case can be believed; the other cases go on.
             for side in self._sides:
@@ -238,13 +253,13 @@ class _Versus:
         for number, job in enumerate(others):
             self._alone(teams, block, job, failed, expected, first=(number + block) % 2)
 
-    def _oracle(self, team: Team, case: Case, scratch: Path) -> Path:
-        """The file with what every implementation of the case must compute; once for both sides."""
-        if case not in self._expected:
+    def _oracle(self, team: Team, setting: Setting, scratch: Path) -> Path:
+        """The file with what every implementation of a setting must compute; for both sides."""
+        if setting not in self._expected:
             path = scratch / f"expected-{len(self._expected)}.npz"
-            ask_oracle(team, case, path)
-            self._expected[case] = path
-        return self._expected[case]
+            ask_oracle(team, *setting, path)
+            self._expected[setting] = path
+        return self._expected[setting]
 
     def _steady(
         self, teams: Sequence[Team], block: int, jobs: Sequence[Job]
@@ -256,22 +271,21 @@ class _Versus:
         device = jobs[0].case.device
         watch = self._lookout.begin(device)
         work = Block(
-            teams[0],
+            teams,
             jobs,
             self._expected,
             self._sweep.sampling,
             self._order,
-            lambda job: self._advance(job, 0.5),
+            lambda job: self._advance(job, 1.0),
             kernels=block == 0,
-            rivals=teams[1],
             watch=watch,
+            peaks=self._peaks.get(kind_of_work(jobs[0].case)),
         )
-        records, noise = work.run(block), self._lookout.end(device)
-        of_sides = records[: len(jobs)], records[len(jobs) :]
+        of_sides, noise = work.run(block), self._lookout.end(device)
         for side, found in zip(self._sides, of_sides, strict=True):
             side.keep(found, noise)
-        for record in records:
-            self._advance(record.job, 0.5)
+        for job in jobs:
+            self._advance(job, 1.0)
         return tuple(steady_failures(found, block) for found in of_sides)
 
     def _alone(
@@ -293,7 +307,7 @@ class _Versus:
             if before is None:
                 watch = self._lookout.begin(job.case.device)
                 with watch.during(None):
-                    record = alone(teams[n], job, block, expected)
+                    record = in_own_worker(teams[n], job, block, expected)
                 noise = self._lookout.end(job.case.device)
                 self._sides[n].keep([with_memory(record, watch)], noise)
             else:

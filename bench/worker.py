@@ -1,7 +1,7 @@
-"""Child side: one framework, the arms that the parent asks for.
+"""Child side: one framework, and the one arm that the parent asks for.
 
 The parent speaks first, one JSON message a request, and the worker answers each with one. It does
-nothing between requests but block: whoever holds the token is the only one that runs.
+nothing between requests but block, so that of all workers of a block one runs at a time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any
 
 import backends
 from backends.api import Backend, Case, Unavailable, Unsupported
-from backends.data import make_batch, make_weights
 from backends.devices import is_gpu
 from bench import kernels, limits, measure, memory, oom
-from bench.beacon import Beacon
 from bench.behaviour import observe
-from bench.expectation import compute_expected, write_expected
+from bench.expectation import write_all
+from bench.peaks import measure_peaks
 from bench.record import Status
 from bench.subject import Subject, verdict
 
@@ -53,16 +52,15 @@ def _cut(text: str) -> str:
 
 
 class Worker:
-    """Answers requests; holds the arms that passed their check."""
+    """Answers requests; holds the arm that passed its check."""
 
     def __init__(self, backend: str, threads: int) -> None:
         self._name = backend
         self._threads = threads
         self._stopwatch = measure.Stopwatch()
         self._created: Backend | None = None
-        self._arms: dict[str, measure.Arm] = {}
-        self._subjects: dict[str, Subject] = {}
-        self._beacon: Beacon | None = None
+        self._subject: Subject | None = None
+        self._calls = self._discarded = 0
 
     def _backend(self) -> Backend:
         if self._created is None:
@@ -75,14 +73,14 @@ class Worker:
         operations: Mapping[str, Callable[[Mapping[str, Any]], Reply]] = {
             "describe": self._describe,
             "expect": self._expect,
+            "peaks": self._peaks,
             "prepare": self._prepare,
             "cold": self._cold,
             "memory": self._memory,
             "behaviour": self._behaviour,
             "probe": self._probe,
             "warm": self._warm,
-            "turn": self._turn,
-            "alone": self._alone,
+            "burst": self._burst,
             "recheck": self._recheck,
             "device": self._device,
             "kernels": self._kernels,
@@ -94,7 +92,6 @@ class Worker:
 
     def _describe(self, _request: Mapping[str, Any]) -> Reply:
         backend = self._backend()
-        call_s, sample_s = measure.overhead()
         return {
             "status": Status.OK,
             "python": platform.python_version(),
@@ -102,19 +99,27 @@ class Worker:
             "threads": dict(backend.threads()),
             "devices": dict(backend.devices()),
             "no_gpu": backend.lacking("gpu"),
-            "overhead": {"call_s": call_s, "sample_s": sample_s},
+            "overhead": {"call_s": measure.overhead()},
             "calibration_error": memory.calibration_error(),
             "pid": os.getpid(),
         }
 
     def _expect(self, request: Mapping[str, Any]) -> Reply:
-        case = Case(**request["case"])
-        expected = compute_expected(case, make_weights(case), make_batch(case))
-        write_expected(Path(request["path"]), expected)
+        write_all(Path(request["path"]), Case(**request["case"]), request["mode"])
         return {"status": Status.OK}
 
+    def _peaks(self, request: Mapping[str, Any]) -> Reply:
+        """What this backend's products, and the memory, reach at most here."""
+        found = measure_peaks(
+            self._backend(),
+            device=request["device"],
+            dtype=request["dtype"],
+            tf32=request["tf32"],
+        )
+        return {"status": Status.OK, "reason": "", "peaks": found.to_json()}
+
     def _prepare(self, request: Mapping[str, Any]) -> Reply:
-        """Build, load, call once, check; what is right becomes an arm."""
+        """Build, load, call once, check; what is right becomes the arm."""
         subject = Subject(self._backend(), request)
         subject.build(measure.Stopwatch())
         subject.load()
@@ -122,16 +127,18 @@ class Worker:
         subject.runner.sync(first)
         reply = verdict(subject.check(first))
         if reply["status"] == Status.OK:
-            name = request["arm"]
-            subject.rotate()
-            self._arms[name] = measure.Arm(
-                name=name,
-                call=subject.call,
-                sync=subject.runner.sync,
-                before=subject.runner.advance if subject.on_gpu else None,
-            )
-            self._subjects[name] = subject
+            self._subject = subject
         return {**reply, "values": subject.program()}
+
+    def _ready(self) -> Subject:
+        if self._subject is None:
+            raise RuntimeError("no arm was prepared")
+        return self._subject
+
+    def _arm(self) -> measure.Arm:
+        subject = self._ready()
+        runner = subject.runner
+        return measure.Arm(call=subject.call, sync=runner.sync, advance=runner.advance)
 
     def _cold(self, request: Mapping[str, Any]) -> Reply:
         """The phases that a process has once, each timed; the check comes after."""
@@ -166,9 +173,7 @@ class Worker:
         }
         # Loaded again: in training, the steps moved the weights from where the oracle has them.
         subject.load()
-        out = subject.call()
-        subject.runner.sync(out)
-        reply = verdict(subject.check(out))
+        reply = verdict(subject.check())
         error = memory.calibration_error()
         if error is not None:
             values["calibration_error"] = error
@@ -198,68 +203,49 @@ class Worker:
         return {"status": Status.NAN, "reason": "what it computes is not finite"}
 
     def _warm(self, request: Mapping[str, Any]) -> Reply:
-        """Warm one arm up and size its samples."""
-        arm = self._arms[request["arm"]]
-        call_s = measure.warm_up(arm, calls=request["calls"], seconds=request["seconds"])
-        self._arms[arm.name] = arm = arm.sized(call_s)
-        return {"status": Status.OK, "reason": "", "call_s": call_s, "inner": arm.inner}
+        """Warm the arm up and size its bursts."""
+        self._ready().renew(request["calls"])
+        call_s = measure.warm_up(self._arm(), calls=request["calls"], seconds=request["seconds"])
+        self._calls = measure.calls_needed(call_s, request["burst_s"])
+        self._discarded = measure.discarded_needed(call_s)
+        return {"status": Status.OK, "reason": "", "call_s": call_s, "inner": self._calls}
 
-    def _turn(self, request: Mapping[str, Any]) -> Reply:
-        return self._timed(
-            request, lambda arms, show: measure.turn(arms, request["palindromes"], show=show)
-        )
-
-    def _alone(self, request: Mapping[str, Any]) -> Reply:
-        return self._timed(
-            request, lambda arms, show: measure.alone(arms, request["samples"], show=show)
-        )
-
-    def _timed(
-        self,
-        request: Mapping[str, Any],
-        measured: Callable[[list[measure.Arm], measure.Show], dict[str, list[float]]],
-    ) -> Reply:
-        """Samples of arms in an order; the beacon tells the parent which of them runs."""
-        order: list[str] = request["order"]
-        if self._beacon is None:
-            self._beacon = Beacon(Path(request["beacon"]))
-        show = self._beacon.show
-        before = _switches()
-        try:
-            samples = measured([self._arms[name] for name in order], show)
-        except BaseException as error:
-            return {**failure(error), "culprit": order[self._beacon.read()]}
+    def _burst(self, _request: Mapping[str, Any]) -> Reply:
+        """One figure of the arm [s], from calls on inputs whose values are new to this process."""
+        subject, before = self._ready(), _switches()
+        batches = subject.renew(self._calls + self._discarded)
+        # On a GPU, XLA captures a program anew for addresses that it has not seen.
+        discarded = max(self._discarded, batches) if subject.on_gpu else self._discarded
+        sample = measure.burst(self._arm(), calls=self._calls, discarded=discarded)
         return {
             "status": Status.OK,
             "reason": "",
-            "samples": samples,
+            "sample": sample,
             "involuntary_switches": _switches() - before,
         }
 
-    def _recheck(self, request: Mapping[str, Any]) -> Reply:
-        """One arm, after it was timed."""
-        subject = self._subjects[request["arm"]]
-        reply = verdict(subject.check_again())
-        subject.rotate()  # the check has bound another batch, and this one again
-        return reply
+    def _recheck(self, _request: Mapping[str, Any]) -> Reply:
+        """Compare the arm with the oracle again, after it was timed.
+
+        What optimises late, keeps a result or carries its state on is right the first time only.
+        """
+        subject = self._ready()
+        subject.load()
+        return verdict(subject.check())
 
     def _device(self, request: Mapping[str, Any]) -> Reply:
-        """Samples of arms by the GPU's own clock; of none whose framework cannot read it."""
+        """Samples of the arm by the GPU's own clock; none where its framework cannot read it."""
+        subject = self._ready()
+        timer = self._backend().timer(subject.case.device)
+        samples: list[float] = []
+        if timer is not None:
+            subject.renew(request["samples"] + 1)
+            samples = measure.by_device(self._arm(), timer, request["samples"])
+        return {"status": Status.OK, "reason": "", "samples": samples}
 
-        def measured(arms: list[measure.Arm], show: measure.Show) -> dict[str, list[float]]:
-            samples: dict[str, list[float]] = {}
-            for number, arm in enumerate(arms):
-                show(number)
-                timer = self._backend().timer(self._subjects[arm.name].case.device)
-                if timer is not None:
-                    samples[arm.name] = measure.by_device(arm, timer, request["samples"])
-            return samples
-
-        return self._timed(request, measured)
-
-    def _kernels(self, request: Mapping[str, Any]) -> Reply:
-        """What a call of an arm runs. Nothing is timed in this process any more."""
-        subject = self._subjects[request["arm"]]
+    def _kernels(self, _request: Mapping[str, Any]) -> Reply:
+        """What a call of the arm runs. Nothing is timed in this process any more."""
+        subject = self._ready()
         runner, device = subject.runner, subject.case.device
         found = self._backend().kernels(runner, device, lambda: runner.sync(subject.call()))
         return {"status": Status.OK, "reason": "", "kernels": kernels.kept(found)}

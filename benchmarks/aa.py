@@ -1,12 +1,12 @@
 """How often the instrument calls two identical things different.
 
-    python benchmarks/aa.py [--pairs 200] [--blocks 5] [--across 4] [--out FILE]
+    python benchmarks/aa.py [--pairs 200] [--blocks 5] [--load NAME] [--out FILE]
 
-A pair is one implementation twice in one worker, measured in its own blocks by the engine's own
-code: five, as in a quick run, of short samples. Frameworks share a block, as in a run, and never a
-pair; no two pairs of one setting share a server. Goals: at most 5 % of the pairs are called
-different (interval without 1, effect above 1 %), at most 1 % by more than the margin of 5 %
-(interval wholly beyond it). In every fourth setting the same is asked across two workers.
+A pair is two workers of one implementation, measured in its own blocks by the engine's own code:
+five, as in a quick run, of few rounds. Frameworks share a block, as in a run, and never a pair; no
+two pairs of one setting share a server. Goals: at most 5 % of the pairs are called different
+(interval without 1, effect above 1 %), at most 1 % by more than the margin of 5 % (interval wholly
+beyond it). `--load` has a neighbour at work meanwhile (`benchmarks/neighbour.py`).
 
 Prints the shares by framework, mode and shape, each with its exact 95 % interval, and writes every
 pair with the log ratio of each of its blocks. 200 pairs take about a quarter of an hour of one
@@ -15,7 +15,6 @@ core; what is done is saved after each round.
 
 from __future__ import annotations
 
-import itertools
 import random
 import sys
 import tempfile
@@ -29,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from backends.api import Case, Mode
 from bench import stats
 from bench.measure import clock
-from bench.record import OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Record
+from bench.record import Job, Record
 from bench.sampling import Sampling
 from benchmarks import instrument
 from benchmarks.instrument import Share
+from benchmarks.neighbour import LOADS, at_work
 
 SHAPES: Mapping[str, Case] = {
     "small": Case(cell="lstm", seq_len=10, batch=4, inputs=32, hidden=32),
@@ -54,7 +54,7 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 #: Shorter than a preset's: blocks scatter more, which makes it harder to agree, and take less long.
-STEADY_S = WARMUP_S = 0.02
+STEADY_S, WARMUP_S, WARMUP_CALLS = 0.2, 0.05, 5
 
 GOALS = {"different": 0.05, "beyond the margin": 0.01}
 
@@ -67,10 +67,9 @@ def rounds(pairs: int, implementations: int) -> Iterator[Sequence[Setting]]:
         left -= len(SETTINGS)
 
 
-def jobs_of(setting: Setting, implementations: Sequence[str], *, across: bool) -> list[Job]:
-    """Each implementation, its twin beside it, and perhaps the same two in a second worker."""
+def jobs_of(setting: Setting, implementations: Sequence[str]) -> list[Job]:
+    """Each implementation and its twin."""
     shape, mode = setting
-    replicas = (0, SAME_WORKER, *((OTHER_WORKER, TWIN_IN_OTHER) if across else ()))
     return [
         Job(
             implementation=name,
@@ -80,21 +79,19 @@ def jobs_of(setting: Setting, implementations: Sequence[str], *, across: bool) -
             replica=replica,
         )
         for name in implementations
-        for replica in replicas
+        for replica in (0, 1)
     ]
 
 
 def pair_rows(setting: Setting, jobs: Sequence[Job], records: Sequence[Record]) -> list[Any]:
     """A row for each twin: where it ran, and what it took over what the first one took."""
     rows = []
-    # What is beside the twin in the second worker is there for its sake.
-    for twin in (job for job in jobs if job.replica in (SAME_WORKER, OTHER_WORKER)):
+    for twin in (job for job in jobs if job.replica):
         row = {
             "implementation": twin.implementation,
             "framework": twin.backend,
             "mode": twin.mode,
             "shape": setting[0],
-            "workers": 2 if twin.has_second_worker else 1,
             **instrument.compared(records, twin, twin.original),
         }
         if row["failure"] is None:
@@ -118,19 +115,14 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for key in ("framework", "mode", "shape")
         for value in dict.fromkeys(row[key] for row in rows)
     ]
-    for workers, (label, which) in itertools.product((1, 2), groups):
-        chosen = [
-            row
-            for row in rows
-            if row["workers"] == workers and (which is None or row[which[0]] == which[1])
-        ]
+    for label, which in groups:
+        chosen = [row for row in rows if which is None or row[which[0]] == which[1]]
         measured = [row for row in chosen if row["failure"] is None]
         if not measured:
             continue
         shares = {goal: Share.of(row[goal] for row in measured) for goal in GOALS}
         lines.append(
             {
-                "workers": workers,
                 "pairs": label,
                 "n": len(measured),
                 "failed": len(chosen) - len(measured),
@@ -142,21 +134,20 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure(
-    pairs: int, implementations: Sequence[str], *, sampling: Sampling, across: int, out: Path
+    pairs: int, implementations: Sequence[str], *, sampling: Sampling, load: str, out: Path
 ) -> list[dict[str, Any]]:
     """Rows of so many pairs, rounded up to whole blocks; written to `out` round by round."""
     rows: list[dict[str, Any]] = []
     seed = random.SystemRandom().randrange(1 << 32)
     order, began_ns = random.Random(seed), clock()
-    said = {"pairs": pairs, "across": across, "seed": seed, "sampling": asdict(sampling)}
+    said = {"pairs": pairs, "load": load, "seed": seed, "sampling": asdict(sampling)}
     with tempfile.TemporaryDirectory(prefix="rnn-bench-") as name:
         folder = Path(name)
-        expected = instrument.oracle_files(SHAPES.values(), folder)
-        for number, settings in enumerate(rounds(pairs, len(implementations))):
-            jobs = {
-                setting: jobs_of(setting, implementations, across=turn % across == 0)
-                for turn, setting in enumerate(settings, start=number)
-            }
+        expected = instrument.oracle_files(
+            [(SHAPES[shape], mode) for shape, mode in SETTINGS], folder
+        )
+        for settings in rounds(pairs, len(implementations)):
+            jobs = {setting: jobs_of(setting, implementations) for setting in settings}
             found = instrument.measured(
                 {"/".join(setting): held for setting, held in jobs.items()},
                 range(sampling.blocks),
@@ -169,31 +160,30 @@ def measure(
                 rows += pair_rows(setting, held, found["/".join(setting)])
             shapes = {shape: asdict(case) for shape, case in SHAPES.items()}
             instrument.write(out, settings={**said, "shapes": shapes}, rows=rows, goals=GOALS)
-            done = sum(row["workers"] == 1 for row in rows)
-            instrument.progress("pairs", done, max(pairs, done), began_ns)
+            instrument.progress("pairs", len(rows), max(pairs, len(rows)), began_ns)
     return rows
 
 
 def main() -> None:
     parser = instrument.options(__doc__, "aa")
-    parser.add_argument("--pairs", type=instrument.count, default=200, help="within a worker")
-    parser.add_argument("--blocks", type=instrument.count, default=5, help="of a pair")
     parser.add_argument(
-        "--across",
-        type=instrument.count,
-        default=4,
-        metavar="N",
-        help="every Nth setting also across two workers",
+        "--pairs", type=instrument.count, default=200, help="[default: %(default)s]"
     )
+    parser.add_argument("--blocks", type=instrument.count, default=5, help="of a pair")
+    parser.add_argument("--load", choices=LOADS, default="none", help="what runs meanwhile")
     parser.add_argument("--implementations", default=instrument.DYNAMIC, metavar="A,B,...")
     arguments = parser.parse_args()
     names = instrument.implementations(arguments.implementations)
     sampling = instrument.default_sampling(
-        blocks=arguments.blocks, steady_s=STEADY_S, warmup_s=WARMUP_S
+        blocks=arguments.blocks,
+        steady_s=STEADY_S,
+        warmup_s=WARMUP_S,
+        warmup_calls=WARMUP_CALLS,
     )
-    rows = measure(
-        arguments.pairs, names, sampling=sampling, across=arguments.across, out=arguments.out
-    )
+    with at_work(arguments.load):
+        rows = measure(
+            arguments.pairs, names, sampling=sampling, load=arguments.load, out=arguments.out
+        )
     instrument.print_table(summary(rows))
     for row in rows:
         if row["failure"] is not None:

@@ -1,15 +1,19 @@
-"""A job in a fresh interpreter without the launcher, the process that `launch_cost.py` starts.
+"""A job in a process of its own without the launcher, for `launch_cost.py` and `alone.py`.
 
     python benchmarks/by_itself.py compute|profile JOB PATH
+    python benchmarks/by_itself.py alone BACKEND < JOBS
 
-`compute` does the job without the harness and writes what it computed to PATH as what is expected
-of others; `profile` lets a worker do it and prints where its time went. JOB is a job as JSON.
+`compute` does the job without the harness and writes its results to PATH as those that others must
+have; `profile` lets a worker do it and prints where its time went. JOB is a job as JSON. `alone`
+imports a framework once and times each job of its input, a line each, in a process that it forks
+for it: call after call, while nothing else runs.
 """
 
 from __future__ import annotations
 
 import cProfile
 import gc
+import importlib
 import json
 import os
 import pstats
@@ -18,6 +22,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -26,12 +31,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backends
 from backends.api import Expected, LayerState, Output
-from backends.data import make_batch, make_weights
+from backends.data import make_batch, make_weights, varied_batches
 from bench import outputs
 from bench.expectation import write_expected
+from bench.measure import clock
 from bench.outcome import request
 from bench.record import Job, Status
+from bench.run import chosen_cpus
 from bench.worker import Worker
+
+#: Seconds of a process that is timed alone, and of the parts of which it gives the median; batches
+#: that its calls read in turn.
+ALONE_S, CHUNK_S, BATCHES = 1.2, 0.1, 64
 
 #: What a cold job calls within its phases.
 IN_PHASES = ("build", "load", "call", "sync", "_backend", "helper", "__enter__", "__exit__")
@@ -97,7 +108,78 @@ def elsewhere(what: Literal["compute", "profile"], job: Job, path: Path) -> dict
     return found
 
 
+def seconds_a_call(job: Job) -> float:
+    """Time a job's calls in this process, one after the other, each with a batch of its own."""
+    case, mode = job.case, job.mode
+    backend, strategy = job.implementation.split("/")
+    runner = backends.create(backend, threads=1).build(case, strategy, mode)
+    runner.load(make_weights(case))
+    runner.bind(make_batch(case))
+    runner.rotate(varied_batches(case, np.random.default_rng(), BATCHES))
+    call = runner.forward if mode == "forward" else runner.train
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    chunks: list[float] = []
+    began_ns = clock()
+    while clock() - began_ns < 1e9 * ALONE_S:
+        calls, total_ns = 0, 0
+        while total_ns < 1e9 * CHUNK_S:
+            runner.advance()
+            start_ns = clock()
+            runner.sync(call())
+            total_ns += clock() - start_ns
+            calls += 1
+        chunks.append(total_ns / 1e9 / calls)
+    return median(chunks[len(chunks) // 3 :])  # the first third warms up
+
+
+def serve_alone(backend: str) -> None:
+    """Answer each job of standard input with seconds a call, from a process forked for it."""
+    importlib.import_module(backends.BACKENDS[backend].module)
+    gc.freeze()
+    for line in sys.stdin:
+        if os.fork() == 0:
+            print(json.dumps(seconds_a_call(Job.from_json(json.loads(line)))), flush=True)
+            os._exit(0)
+        if os.wait()[1]:
+            print(json.dumps(None), flush=True)
+
+
+class Alone:
+    """A process with a framework that times jobs alone, on the CPU that a run would choose."""
+
+    def __init__(self, backend: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "alone", backend],
+            env={**os.environ, **backends.BACKENDS[backend].environment(1)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        os.sched_setaffinity(self._process.pid, set(chosen_cpus(1)))
+
+    def seconds(self, job: Job) -> float:
+        """Seconds a call. Raises `RuntimeError` where the job ends without a figure."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(job)) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline().strip()
+        if line in ("", "null"):
+            raise RuntimeError(f"{job.implementation}: ended without a figure")
+        return float(line)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 def main() -> None:
+    if sys.argv[1] == "alone":
+        serve_alone(sys.argv[2])
+        return
     what, job, path = sys.argv[1], Job.from_json(json.loads(sys.argv[2])), Path(sys.argv[3])
     found: dict[str, float] = {}
     if what == "compute":

@@ -44,7 +44,7 @@ from tests.scripted_runs import (
 
 #: What a scripted run does within milliseconds need not wait for minutes.
 LIMITS_S: dict[Any, dict[str, float]] = {
-    block: {"TURN_LIMIT_S": 4.0},
+    block: {"BURST_LIMIT_S": 4.0},
     outcome: {"PREPARE_LIMIT_S": 4.0},
     sources: {"EXIT_LIMIT_S": 1.0, "FORK_LIMIT_S": 2.0, "IMPORT_LIMIT_S": 10.0},
 }

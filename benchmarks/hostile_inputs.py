@@ -245,9 +245,9 @@ def _full(record: Record) -> dict[str, Any]:
     """A record with all that the engine writes, and few samples: four show what forty do."""
     samples = {phase: values[:4] for phase, values in record.samples.items()}
     if "steady" in samples:
-        samples["alone"] = samples["steady"]
+        samples["device"] = samples["steady"]
     noise = {"quiet": False, "reasons": ["steal 3 %"], "missing": ["throttled"], "steal": 0.03}
-    worker = {"pid": 1, "at": "2026-01-02T03:04:05+00:00", "turns": "a", "noise": noise}
+    worker = {"pid": 1, "at": "2026-01-02T03:04:05+00:00", "noise": noise}
     worker["kernels"] = {"total": 3, "names": 1, "longest": [["aten::mm", 3]]}
     return replace(record, samples=samples, worker=worker).to_json()
 

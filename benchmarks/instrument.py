@@ -18,19 +18,19 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from backends import IMPLEMENTATIONS, missing
-from backends.api import Case
 from bench import durable, machine, stats
 from bench.block import Block
 from bench.errors import UsageError, choose
 from bench.floors import steady_blocks
 from bench.launch import Start, Team
-from bench.measure import clock
+from bench.measure import BURST_S, clock
 from bench.noise import Gate
 from bench.oracle import ask_oracle
 from bench.preset import load_preset
 from bench.record import Job, Record, Status
 from bench.run import chosen_cpus
 from bench.sampling import Sampling
+from bench.sweep import Setting
 
 RESULTS = Path("results/instrument")
 
@@ -71,12 +71,12 @@ def team(names: Sequence[str], folder: Path, start: Start = "fork") -> Team:
     )
 
 
-def oracle_files(cases: Iterable[Case], folder: Path) -> dict[Case, Path]:
-    """What each case must compute, as files in the folder."""
+def oracle_files(settings: Iterable[Setting], folder: Path) -> dict[Setting, Path]:
+    """The oracle's results of each setting, as files in the folder."""
     with team(["reference"], folder) as reference:
-        files = {case: folder / f"expected-{n}.npz" for n, case in enumerate(cases)}
-        for case, path in files.items():
-            ask_oracle(reference, case, path)
+        files = {each: folder / f"expected-{n}.npz" for n, each in enumerate(settings)}
+        for (case, mode), path in files.items():
+            ask_oracle(reference, case, mode, path)
     return files
 
 
@@ -90,9 +90,10 @@ def measured(
     blocks: range,
     *,
     sampling: Sampling,
-    expected: Mapping[Case, Path],
+    expected: Mapping[Setting, Path],
     folder: Path,
     order: random.Random,
+    burst_s: float = BURST_S,
 ) -> dict[str, list[Record]]:
     """The records of these blocks of each setting (the jobs of one block), as a run takes them.
 
@@ -108,8 +109,17 @@ def measured(
             for block in range(first, min(first + size, blocks.stop)):
                 for name in order.sample(list(settings), len(settings)):
                     gate.begin()
-                    work = Block(servers, settings[name], expected, sampling, order, _unwatched)
-                    found, noise = work.run(block), gate.end()
+                    jobs = settings[name]
+                    work = Block(
+                        [servers],
+                        jobs,
+                        expected,
+                        sampling,
+                        order,
+                        _unwatched,
+                        burst_s=burst_s,
+                    )
+                    (found,), noise = work.run(block), gate.end()
                     records[name] += [
                         replace(record, worker={**record.worker, "noise": noise})
                         for record in found
@@ -133,8 +143,9 @@ def compared(records: Iterable[Record], a: Job, b: Job) -> dict[str, Any]:
         said = f"block {lost[0].block}: {lost[0].status}: {lost[0].reason}"
         return {"failure": said.strip().splitlines()[-1]}
     blocks_a, blocks_b = steady_blocks(of_a), steady_blocks(of_b)
-    both = [stats.steady_difference(blocks_a[key], blocks_b[key]) for key in sorted(blocks_a)]
-    differences = [d for d in both if d is not None]
+    differences = [
+        stats.steady_difference(blocks_a[key], blocks_b[key]) for key in sorted(blocks_a)
+    ]
     disturbed = sum(not record.worker["noise"]["quiet"] for record in of_a)
     ratio = stats.ratio_of(differences)
     return {

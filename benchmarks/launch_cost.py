@@ -38,7 +38,7 @@ from bench import stats
 from bench.block import Block
 from bench.launch import Start, Team
 from bench.measure import clock
-from bench.outcome import alone
+from bench.outcome import in_own_worker
 from bench.record import TO_FIRST, Job, Record, Status
 from benchmarks import instrument
 from benchmarks.by_itself import elsewhere
@@ -73,7 +73,7 @@ def seconds_of(action: Callable[[], object]) -> float:
 def answer_and_end(team: Team, backend: str) -> dict[str, float]:
     """Seconds until a worker has answered, and until it is gone."""
     path = team.scratch / "one-unit.npz"
-    message = {"op": "expect", "case": asdict(ONE_UNIT), "path": str(path)}
+    message = {"op": "expect", "case": asdict(ONE_UNIT), "mode": "train", "path": str(path)}
     began_ns = clock()
     worker = team.worker(backend)
     try:
@@ -88,7 +88,7 @@ def answer_and_end(team: Team, backend: str) -> dict[str, float]:
 def cold(team: Team, job: Job, path: Path) -> dict[str, Any]:
     """A whole child: its seconds, those of its phases, and whether it computed just the same."""
     records: list[Record] = []
-    child_s = seconds_of(lambda: records.append(alone(team, job, 0, path)))
+    child_s = seconds_of(lambda: records.append(in_own_worker(team, job, 0, path)))
     (record,) = records
     if record.status != Status.OK:
         return {"failure": f"{record.status}: {record.reason}"}

@@ -6,8 +6,8 @@ The criterion is the same for all: a 95 % interval of the ratio that reaches no 
 from its middle, over three units of repetition or more. The clock runs from nothing to that, with
 all that a tool starts by itself. A unit is what a tool repeats independently:
 
-- this harness: a block, in which both sides take turns in one forked process. It looks after 5, 10
-  and 20 blocks, as a run with `--precision` does, each time at the level that three looks share.
+- this harness: a block, in which both sides take turns, in a forked process each. It looks after
+  5, 10 and 20 blocks, as a run with `--precision` does, each time at the level of three looks.
 - pyperf: a process of one side. Its own `Runner` calibrates and starts five processes a side, and
   five more, until a Welch interval of their means is narrow. Looking that often at 95 % is in its
   favour: such intervals are narrow too soon now and then.
@@ -96,7 +96,7 @@ def by_blocks(pair: Pair, blocks: int) -> Ratios:
     records: list[Record] = []
     sampling = instrument.default_sampling(blocks=blocks)
     with tempfile.TemporaryDirectory(prefix="rnn-bench-") as name:
-        expected = instrument.oracle_files([pair.case], Path(name))
+        expected = instrument.oracle_files([(pair.case, pair.mode)], Path(name))
         for looked in (range(blocks), range(blocks, 2 * blocks), range(2 * blocks, 4 * blocks)):
             found = instrument.measured(
                 {"pair": jobs},

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
@@ -39,7 +39,6 @@ from backends.devices import lacks_gpu
 from tests.scripted_runners import (
     RAN,
     Allocates,
-    Alone,
     Bare,
     CarriesOn,
     Grows,
@@ -51,12 +50,14 @@ from tests.scripted_runners import (
     Nan,
     Noisy,
     OnCall,
+    OnDevice,
     OneTime,
     OnLoad,
     OtherDtype,
     OtherShape,
     Persistent,
     Scripted,
+    Skips,
     Slow,
     Wrong,
     hang,
@@ -159,7 +160,7 @@ _SEGV = _signal(signal.SIGSEGV)
 _OK, _WRONG, _NAN, _OOM = "ok", "wrong output", "nan", "oom"
 _CRASHED, _TIMEOUT = "crashed", "timeout"
 _UNSUPPORTED, _UNAVAILABLE = "unsupported", "unavailable"
-_IN_PREPARE, _IN_TURN = "no answer to 'prepare' within", "no answer to 'turn' within"
+_IN_PREPARE, _IN_TURN = "no answer to 'prepare' within", "no answer to 'burst' within"
 _SIGKILL = "killed by SIGKILL, as the kernel does where memory runs out"
 
 # fmt: off
@@ -169,9 +170,8 @@ _COMPUTES = (
     Fault("other-shape", "outputs are [T, B, H]", _WRONG, "another shape", OtherShape),
     Fault("other-dtype", "outputs of the other dtype", _WRONG, "are float32, not", OtherDtype),
     Fault("memoises", "hands the first result out again", _WRONG,
-          "after the timing: outputs do not follow the batch", Memoises),
-    Fault("carries-on", "starts from the last call's state", _WRONG,
-          "after the timing: outputs differ", CarriesOn),
+          "batch 3: outputs differ", Memoises),
+    Fault("carries-on", "starts from the last call's state", _WRONG, "outputs differ", CarriesOn),
     Fault("unsupported", "refuses the case", _UNSUPPORTED, "expresses nothing",
           lambda case: _raise(Unsupported("scripted: this strategy expresses nothing"))),
     Fault("unavailable", "misses a GPU", _UNAVAILABLE, "device gpu: not found",
@@ -291,28 +291,37 @@ class GrowsOnGpu(Scripted):
 
 
 class Rotates(Scripted):
-    """Refuses a second call with the same copy, and more calls without any than a check has."""
+    """Refuses a call on the batch of the call before, and values of an earlier burst.
+
+    The check's two batches come again, and a check has a call without a rotation.
+    """
 
     def __init__(self, case: Case) -> None:
         super().__init__(case)
-        self._copies, self._fresh, self._without = 0, False, 0
+        self._fresh, self._bare = False, 0
+        self._seen: Counter[bytes] = Counter()
 
     def bind(self, batch: Batch) -> None:
         super().bind(batch)
-        self._copies = 0
+        self._bare, self._rotating = 0, False
 
-    def rotate(self, copies: int) -> None:
-        self._copies, self._without = copies, 0
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        super().rotate(batches)
+        self._rotating = True
+        if len(batches) > 2:
+            self._seen.update(batch.x.tobytes() for batch in batches)
+            assert max(self._seen.values()) == 1, "values came a second time"
 
     def advance(self) -> None:
+        super().advance()
         self._fresh = True
 
     def forward(self) -> Any:
-        if self._copies and not self._fresh:
-            raise RuntimeError(f"one of {self._copies} copies was read twice")
-        self._without += not self._copies
-        if self._fresh and self._without > 2:
-            raise RuntimeError(f"timed {self._without} calls without a copy")
+        if self._rotating and not self._fresh:
+            raise RuntimeError("a batch was read twice")
+        self._bare += not self._rotating
+        if self._bare > 1:
+            raise RuntimeError(f"{self._bare} calls on the batch that is bound")
         self._fresh = False
         return super().forward()
 
@@ -342,9 +351,10 @@ _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "allocates": Allocates,
     "takes-gpu-memory": TakesGpuMemory,
     "grows-on-gpu": GrowsOnGpu,
-    "segv-alone": lambda case: Alone(case, _SEGV),
-    "hangs-alone": lambda case: Alone(case, hang),
-    "raises-alone": lambda case: Alone(case, _raise_error),
+    "segv-on-device": lambda case: OnDevice(case, _SEGV),
+    "hangs-on-device": lambda case: OnDevice(case, hang),
+    "raises-on-device": lambda case: OnDevice(case, _raise_error),
+    "skips": Skips,
     "persistent": Persistent,
     "segv-in-profiler": lambda case: InProfiler(case, _SEGV),
     "hangs-in-profiler": lambda case: InProfiler(case, hang),

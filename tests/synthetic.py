@@ -14,7 +14,7 @@ from backends.api import Mode
 from bench.axes import Axes
 from bench.record import MEASURES, Job, Record, Status
 from bench.sampling import Sampling
-from bench.store import Run
+from bench.store import SCHEMA, Run
 from bench.sweep import Sweep
 
 #: Steady seconds a time step, forward; training takes three times as long.
@@ -100,7 +100,7 @@ _SECONDS: Mapping[str, Any] = {"steady_s": 0.1, "warmup_s": 0.1}
 def manifest(plan: Sweep, **changes: object) -> dict[str, Any]:
     """What the engine writes about a run."""
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "id": "drawn",
         "created": "2026-01-02T03:04:05+00:00",
         "finished": "2026-01-02T03:14:05+00:00",

@@ -472,28 +472,6 @@ def test_a_region_names_the_shapes_where_an_answer_is_not_the_only_one() -> None
     assert "T=150 B=16 layers=1 H=64" in found.region["refuted"]
 
 
-def test_arms_that_disturb_each_other_across_the_limit_decide_nothing() -> None:
-    world = World(
-        steady=lambda job: 1e-2 * times(job, dynamic=1.2),
-        alone=lambda job: 1e-2 * times(job, dynamic=0.9),
-    )
-    found = verdict("T4", world.run("claims-loops"))
-    assert found.answer == "inconclusive"
-    reasons = {f.reason for f in found.findings if f.answer == "inconclusive"}
-    assert all("disturb each other" in reason for reason in reasons)
-
-
-def test_an_arm_that_is_disturbed_in_one_case_more_than_in_another_decides_nothing() -> None:
-    def alone(job: Job) -> float:
-        return 1e-2 * (1.1 if job.case.cell == "lstm" else 1.0)
-
-    found = verdict("T7", replace(cells(1.4), alone=alone).run("claims-cells"))
-    calls = [f for f in found.findings if f.where["quantity"] == "time a call" and f.blocks]
-    assert {f.answer for f in calls} == {"inconclusive"}
-    assert all("disturb each other" in f.reason for f in calls)
-    assert found.answer == "inconclusive"
-
-
 def test_a_failed_identical_pair_withholds_what_rests_on_it() -> None:
     def twin(record: Record) -> Record:
         if not record.job.replica or record.job.backend != "tensorflow":

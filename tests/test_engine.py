@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from bench import block, stats
 from bench.block import balanced
-from bench.launch import Start, Worker
+from bench.launch import Start, Team, Worker
 from bench.record import Status
 from bench.report import build
 from bench.run import elsewhere
-from tests.scripted_runs import execute, of, sweep
+from tests.scripted_runs import execute, of, on_devices, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
 
@@ -44,12 +44,12 @@ def test_every_job_is_recorded_once(tmp_path: Path, start: Start, mode: str) -> 
     assert memory.values["peak_bytes"] >= memory.values["build_peak_bytes"] >= 0
 
 
-def test_arms_of_a_block_have_aligned_samples_from_one_process(tmp_path: Path) -> None:
+def test_arms_of_a_block_have_aligned_samples_from_processes_of_their_own(tmp_path: Path) -> None:
     result = execute(tmp_path, sweep("fine", "fine-too"))
     for number in range(2):
         one, two = (of(result, name, "steady")[number] for name in ("fine", "fine-too"))
         assert len(one.samples["steady"]) == len(two.samples["steady"]) >= 8
-        assert one.worker["pid"] == two.worker["pid"]
+        assert one.worker["pid"] != two.worker["pid"]
     first, second = of(result, "fine", "steady")
     assert first.worker["pid"] != second.worker["pid"]
     (cold,), (memory,) = of(result, "fine", "cold"), of(result, "fine", "memory")
@@ -117,58 +117,75 @@ def test_a_design_is_balanced_in_places_and_in_neighbours(n: int, row: int) -> N
     assert len(follows) == n * (n - 1)
 
 
-def test_the_turns_of_two_workers_with_the_same_arms_are_in_the_same_order(
+def test_the_orders_of_rounds_are_there_and_back_and_every_arm_has_every_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And every arm comes to stand at an end as often as the others."""
-    orders: dict[int, list[list[str]]] = defaultdict(list)
+    asked: list[int] = []
     ask = Worker.request
 
     def watched(self: Worker, message: Mapping[str, Any], *, limit_s: float) -> dict[str, Any]:
-        if message["op"] == "turn" and len(message["order"]) > 1:
-            orders[self.pid].append(list(message["order"]))
+        if message["op"] == "burst":
+            asked.append(self.pid)
         return ask(self, message, limit_s=limit_s)
 
     monkeypatch.setattr(Worker, "request", watched)
-    execute(tmp_path, sweep("fine", "fine-too", blocks=1, steady_s=0.1))
-    # Which of the two workers is asked first is drawn.
-    first, second = sorted(orders.values(), key=lambda found: "scripted/fine#2" in found[0])
-    assert {arm for order in second for arm in order} == {
-        "scripted/fine#2",
-        "scripted/fine-too#2",
-        "scripted/fine#3",
-    }
-    names = {"fine#2": "fine", "fine-too#2": "fine-too", "fine#3": "fine#1"}
-    like_first = [[f"scripted/{names[arm.split('/')[1]]}" for arm in order] for order in second]
-    assert sorted(like_first) == sorted(first)
-    firsts = [order[0] for order in first]
-    assert len(firsts) >= 6
-    counts = [firsts.count(arm) for arm in first[0]]
-    assert max(counts) - min(counts) <= 1
+    result = execute(tmp_path, sweep("fine", "fine-too", blocks=1, steady_s=0.3))
+    steady = [record for record in result.records if record.job.measure == "steady"]
+    arms = {record.worker["pid"] for record in steady}
+    assert len(arms) == len(steady)  # each has a process of its own
+    n = len(arms)
+    rounds = [asked[start : start + n] for start in range(0, len(asked), n)]
+    assert all(set(order) == arms for order in rounds)
+    assert all(back == there[::-1] for there, back in zip(rounds[::2], rounds[1::2], strict=False))
+    firsts = Counter(order[0] for order in rounds[::2])
+    assert max(firsts.values()) - min(firsts[arm] for arm in arms) <= 1
+    assert {len(record.samples["steady"]) for record in steady} == {len(rounds)}
+
+
+@pytest.mark.parametrize("strategy", ["segv-in-turn", "raises-in-turn", "exits-in-turn"])
+def test_an_arm_that_fails_in_its_turn_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    """Their processes are their own: none is started again, and no sample is lost."""
+    started: list[str] = []
+    worker = Team.worker
+
+    def watched(self: Team, backend: str, **more: Any) -> Worker:
+        started.append(backend)
+        return worker(self, backend, **more)
+
+    monkeypatch.setattr(Team, "worker", watched)
+    plan = sweep("fine", strategy, "fine-too", blocks=1, cold_blocks=0, memory_blocks=0)
+    result = execute(tmp_path, plan)
+    (failed,) = of(result, strategy, "steady")
+    assert failed.status == Status.CRASHED
+    others = [r for r in result.records if r.job.implementation != f"scripted/{strategy}"]
+    assert {record.status for record in others} == {Status.OK}
+    assert len({len(record.samples["steady"]) for record in others}) == 1
+    assert started.count("scripted") == 4 + 1  # one describes itself
 
 
 @pytest.mark.parametrize("how", ["segv", "hangs", "raises"])
-def test_what_breaks_when_it_is_timed_alone_costs_those_samples_only(
+def test_an_arm_that_breaks_under_the_gpus_clock_loses_those_samples_only(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block, "TURN_LIMIT_S", 2.0)
-    result = execute(tmp_path, sweep("fine", f"{how}-alone"))
+    monkeypatch.setattr(block, "BURST_LIMIT_S", 2.0)
+    result = on_devices(tmp_path, sweep("fine", f"{how}-on-device"), monkeypatch, "gpu")
     steady = [record for record in result.records if record.job.measure == "steady"]
-    assert {record.status for record in steady} == {Status.OK}
-    assert all(len(record.samples["steady"]) >= 8 for record in steady)
-    broken = of(result, f"{how}-alone", "steady")[0]
-    assert "failed by itself, after the turns" in broken.worker["alone"]
-    together = [r for r in steady if r.worker["pid"] == broken.worker["pid"]]
-    assert len(together) > 1
-    assert all("alone" not in record.samples for record in together)
+    assert {record.status for record in steady if record.job.backend == "scripted"} == {Status.OK}
+    broken = of(result, f"{how}-on-device", "steady")[0]
+    assert "failed after the turns" in broken.worker["device"]
+    assert len(broken.samples["steady"]) >= 8
+    assert "device" not in broken.samples
+    assert "device" in of(result, "fine", "steady")[0].samples
     warnings = build([result]).runs[0].warnings
-    assert any(f"scripted/{how}-alone T=3 forward: failed by itself" in text for text in warnings)
+    assert any(f"scripted/{how}-on-device T=3 forward: failed" in text for text in warnings)
 
 
-def test_the_limit_of_a_turn_grows_with_what_its_calls_take(
+def test_the_limit_of_a_burst_grows_with_what_its_calls_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block, "TURN_LIMIT_S", 1.0)
+    monkeypatch.setattr(block, "BURST_LIMIT_S", 1.0)
     limits: dict[str, list[float]] = defaultdict(list)
     ask = Worker.request
 
@@ -178,7 +195,5 @@ def test_the_limit_of_a_turn_grows_with_what_its_calls_take(
 
     monkeypatch.setattr(Worker, "request", watched)
     execute(tmp_path, sweep("slow", blocks=1))
-    # An arm and its twin of 10 ms a call or more; a turn has 5 samples of each, alone 10 or more.
-    slow = 10 * 2 * 0.01
-    assert max(limits["turn"]) > 1 + 5 * slow
-    assert max(limits["alone"]) > 1 + 10 * slow
+    # Calls of 10 ms or more: what four of them take, ten times.
+    assert max(limits["burst"]) > 1 + 10 * 4 * 0.01

@@ -11,18 +11,18 @@ import pytest
 from bench import stats
 from bench.floors import Floors
 from bench.looks import unsettled
-from bench.record import MEASURES, OTHER_WORKER, SAME_WORKER, TWIN_IN_OTHER, Job, Record
+from bench.record import MEASURES, Job, Record
 from bench.report import build
 from bench.store import Run
 from bench.sweep import Sweep
 from tests import synthetic
 
 
-def slower_twin(factor: float, replica: int = SAME_WORKER) -> synthetic.Change:
+def slower_twin(factor: float) -> synthetic.Change:
     """A change that makes the second of an identical pair slower than the first."""
 
     def change(record: Record) -> Record:
-        if record.job.replica != replica:
+        if not record.job.replica:
             return record
         samples = {name: [factor * s for s in found] for name, found in record.samples.items()}
         return replace(record, samples=samples)
@@ -33,36 +33,14 @@ def slower_twin(factor: float, replica: int = SAME_WORKER) -> synthetic.Change:
 @pytest.mark.parametrize("measure", MEASURES)
 def test_each_backend_and_mode_has_a_twin_in_the_middle_case(measure: str) -> None:
     plan = synthetic.sweep(seq_len=(10, 50, 200))
-    twins = [job for job in plan.jobs(measure) if job.replica == SAME_WORKER]  # type: ignore[arg-type]
+    twins = [job for job in plan.jobs(measure) if job.replica]  # type: ignore[arg-type]
     assert {(t.implementation, t.mode, t.case.seq_len) for t in twins} == {
         (f"{backend}/dynamic", mode, 50)
         for backend in ("torch", "jax")
         for mode in ("forward", "train")
     }
     assert all(twin.original in plan.jobs(measure) for twin in twins)  # type: ignore[arg-type]
-    if measure != "steady":
-        assert {job.replica for job in plan.jobs(measure)} == {0, SAME_WORKER}  # type: ignore[arg-type]
-
-
-def test_the_second_worker_of_a_case_holds_what_the_first_one_holds() -> None:
-    """In the same order, the limit and the twin too, so that each arm has the same neighbours."""
-    plan = synthetic.sweep(seq_len=(10, 50, 200))
-    jobs = [job for job in plan.jobs("steady") if plan.cap(job) is None]
-    seats: dict[bool, list[tuple[str, bool]]] = {False: [], True: []}
-    for job in jobs:
-        if job.backend == "torch" and (job.case.seq_len, job.mode) == (50, "train"):
-            is_twin = job.replica in (SAME_WORKER, TWIN_IN_OTHER)
-            seats[job.has_second_worker].append((job.implementation, is_twin))
-    assert seats[True] == seats[False]
-    assert ("torch/products", False) in seats[True]
-    assert ("torch/dynamic", True) in seats[True]
-    assert {job.case.seq_len for job in jobs if job.has_second_worker} == {50}
-
-
-def test_the_second_worker_is_of_a_framework_that_is_here() -> None:
-    plan = replace(synthetic.sweep(), twinned="jax")
-    assert {job.backend for job in plan.jobs("steady") if job.has_second_worker} == {"jax"}
-    assert Sweep.from_json(plan.to_json()).twinned == "jax"
+    assert {job.replica for job in plan.jobs(measure)} == {0, 1}  # type: ignore[arg-type]
 
 
 def test_each_device_has_twins_of_its_own() -> None:
@@ -93,7 +71,8 @@ def test_identical_pairs_of_a_sound_run_give_floors_near_one_percent() -> None:
         assert floor.measured
         assert not floor.failed
         assert 0.01 <= floor.value < 0.02
-    assert floors.across("train").measured
+    assert floors.between("torch", "jax", "train").measured
+    assert floors.between("torch", "tensorflow", "train").missing
     assert not floors.within("tensorflow", "forward", "steady").measured
 
 
@@ -127,22 +106,6 @@ def test_an_identical_pair_that_differs_takes_the_verdicts_that_rest_on_it() -> 
     assert verdicts(broken, "jax", "train") == verdicts(sound, "jax", "train")
 
 
-def test_two_workers_that_differ_take_the_ranking_across_frameworks_only() -> None:
-    plan = synthetic.sweep(blocks=10)
-    change = synthetic.only("torch/dynamic", slower_twin(1.2, OTHER_WORKER))
-    report = build([synthetic.run(plan, change=change)])
-    (ranking,) = (table.frame for table in report.tables if table.name == "ranking")
-    group = ranking[(ranking["seq_len"] == 50) & (ranking["mode"] == "train")]
-    by_name = dict(zip(group["implementation"], group["verdict"], strict=True))
-    assert by_name["torch/fused"] == "cannot tell"  # it may not be the fastest
-    assert by_name["torch/dynamic"] == "slower"
-    assert by_name["jax/dynamic"] == "cannot tell"
-    assert group["rank"].isna().all()
-    sound = table(synthetic.run(plan), "ranking")
-    assert "fastest" in set(sound["verdict"])
-    assert sound["rank"].notna().any()
-
-
 def table(run: Run, name: str) -> pd.DataFrame:
     (found,) = (table.frame for table in build([run]).tables if table.name == name)
     return found
@@ -156,29 +119,29 @@ def ranked(run: Run) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_a_pair_that_fails_within_either_framework_withholds_what_is_across(backend: str) -> None:
+def test_a_pair_that_fails_in_either_framework_withholds_comparisons_of_both(backend: str) -> None:
     plan = synthetic.sweep(blocks=10)
     assert ranked(synthetic.run(plan))["jax/dynamic"] == "slower"
     change = synthetic.only(f"{backend}/dynamic", slower_twin(1.2), measure="steady")
     assert ranked(synthetic.run(plan, change=change))["jax/dynamic"] == "cannot tell"
 
 
-def test_without_a_pair_in_two_workers_nothing_is_said_across_frameworks() -> None:
+def test_without_an_identical_pair_nothing_is_said_across_frameworks() -> None:
     whole = synthetic.run(synthetic.sweep(blocks=10))
-    lacking = replace(whole, records=[r for r in whole.records if not r.job.has_second_worker])
+    lacking = replace(
+        whole, records=[r for r in whole.records if not r.job.replica or r.job.backend == "torch"]
+    )
     assert ranked(lacking)["jax/dynamic"] == "cannot tell"
     assert ranked(lacking)["torch/dynamic"] == "slower"
     said = [w for w in build([lacking]).runs[0].warnings if "no identical pair" in w]
-    assert said == [
-        "no identical pair in two workers: forward, train; there are no verdicts across frameworks"
-    ]
+    assert len(said) == 1
+    assert said[0].startswith("no identical pair: jax forward steady, jax forward cold")
+    assert said[0].endswith("and there are no verdicts across frameworks")
 
 
 def test_a_floor_that_no_pair_was_measured_for_is_said_to_be_assumed() -> None:
     whole = synthetic.run(synthetic.sweep(blocks=10))
-    kept = [
-        r for r in whole.records if not (r.job.replica == SAME_WORKER and r.job.mode == "train")
-    ]
+    kept = [r for r in whole.records if not (r.job.replica and r.job.mode == "train")]
     said = [
         w
         for w in build([replace(whole, records=kept)]).runs[0].warnings
@@ -189,18 +152,18 @@ def test_a_floor_that_no_pair_was_measured_for_is_said_to_be_assumed() -> None:
         assert f"{backend} train steady" in said[0]
         assert f"{backend} train cold" in said[0]
         assert f"{backend} forward" not in said[0]
-    assert said[0].endswith("a floor of 1 % is assumed")
+    assert "; a floor of 1 % is assumed" in said[0]
     assert not any("no identical" in w for w in build([whole]).runs[0].warnings)
 
 
-def test_the_table_of_identical_pairs_fails_what_the_verdicts_are_withheld_for() -> None:
-    """One of six pairs in two workers is 1.2 % off: at its own level it differs, among six not."""
+def test_the_table_of_identical_pairs_fails_the_ones_that_verdicts_are_withheld_for() -> None:
+    """One of four pairs is 1.2 % off: at its own level it differs, among four it does not."""
 
     def shifted(record: Record) -> Record:
-        if record.job.replica != OTHER_WORKER or record.job.implementation != "torch/fused":
+        if not record.job.replica or record.job.backend != "torch":
             return record
-        wave = 0.012 * (-1) ** record.block
-        samples = {n: [s * math.exp(0.012 + wave) for s in f] for n, f in record.samples.items()}
+        wave = 0.0145 * (-1) ** record.block
+        samples = {n: [s * math.exp(0.014 + wave) for s in f] for n, f in record.samples.items()}
         return replace(record, samples=samples)
 
     def quiet(record: Record) -> Record:
@@ -208,18 +171,19 @@ def test_the_table_of_identical_pairs_fails_what_the_verdicts_are_withheld_for()
         steady = 1e-3 * synthetic.STEP_S[record.job.implementation]
         return shifted(replace(record, samples={"steady": [steady] * 8}))
 
-    plan = synthetic.sweep(blocks=8, seq_len=(50,), mode=("train",))
+    plan = synthetic.sweep(blocks=8, seq_len=(50,))
     run = synthetic.run(plan)
     records = [quiet(r) for r in run.records if r.job.measure == "steady" and r.samples]
     found = replace(run, records=records)
     frame = table(found, "identical")
-    row = frame[(frame["implementation"] == "torch/fused") & (frame["replica"] == OTHER_WORKER)]
+    row = frame[(frame["implementation"] == "torch/dynamic") & (frame["mode"] == "train")]
     floors = Floors.of(records, "cpu")
-    (twins,) = (t for t in floors.twins if t.job.implementation == "torch/fused")
+    assert len(floors.twins) == 4
+    (twins,) = floors.family("torch", "train", "steady")
     assert stats.judge(twins.ratio) == "slower"
-    assert stats.judge(twins.ratio.at(1 - 0.05 / 6)) == "cannot tell"  # type: ignore[union-attr]
-    assert not floors.across("train").failed
-    assert row["verdict"].tolist() == ["ok"]
+    assert stats.judge(twins.ratio.at(1 - 0.05 / 4)) == "cannot tell"  # type: ignore[union-attr]
+    assert not floors.within("torch", "train", "steady").failed
+    assert row["verdict"].tolist() == ["wide"]
     assert not any("A/A failed" in w for w in build([found]).runs[0].warnings)
 
 
@@ -323,7 +287,7 @@ def test_a_twin_that_no_clock_read_is_no_twin(bad: float) -> None:
 
 
 def test_the_reference_of_a_ranking_is_the_one_that_is_called_fastest() -> None:
-    """Medians over palindromes need not be transitive: here each of three beats the next one."""
+    """Medians over rounds need not be transitive: here each of three beats the next one."""
     beats = {
         "torch/traced": (0.0, 1.0, 2.0),
         "torch/scripted": (1.0, 2.0, 0.0),
@@ -334,7 +298,7 @@ def test_the_reference_of_a_ranking_is_the_one_that_is_called_fastest() -> None:
         logs = beats.get(record.job.implementation)
         if logs is None or "steady" not in record.samples:
             return record
-        samples = [1e-4 * math.exp(0.05 * log) for log in logs for _ in range(2)]
+        samples = [1e-4 * math.exp(0.05 * log) for log in logs]
         return replace(record, samples={"steady": samples})
 
     plan = synthetic.sweep(blocks=5, seq_len=(50,), mode=("train",), backend=["torch"])
@@ -345,52 +309,23 @@ def test_the_reference_of_a_ranking_is_the_one_that_is_called_fastest() -> None:
     assert best["implementation"] in beats
 
 
-def alone(change: float, implementation: str, replica: int = 0) -> synthetic.Change:
-    """Arms timed by themselves in the first block, one of them another by so much (log)."""
+def test_a_pair_whose_processes_differ_is_named() -> None:
+    """Two modes of a process: each block is steady within itself, and half of them are faster."""
 
-    def with_alone(record: Record) -> Record:
-        if record.block or "steady" not in record.samples:
+    def bimodal(record: Record) -> Record:
+        if record.job.implementation != "torch/traced" or record.block % 2:
             return record
-        job = record.job
-        factor = (
-            math.exp(change)
-            if (job.implementation, job.replica)
-            == (
-                implementation,
-                replica,
-            )
-            else 1.0
-        )
-        found = [factor * sample for sample in record.samples["steady"]]
-        return replace(record, samples={**record.samples, "alone": found})
+        return replace(record, samples={n: [1.1 * s for s in f] for n, f in record.samples.items()})
 
-    return with_alone
+    def said(change: synthetic.Change) -> list[str]:
+        plan = synthetic.sweep(blocks=10, seq_len=(50,), mode=("train",))
+        warnings = build([synthetic.run(plan, change=change)]).runs[0].warnings
+        return [text for text in warnings if text.startswith("processes differ")]
 
-
-def interference(change: synthetic.Change) -> list[str]:
-    plan = synthetic.sweep(blocks=10, seq_len=(50,), mode=("train",))
-    warnings = build([synthetic.run(plan, change=change)]).runs[0].warnings
-    return [text for text in warnings if text.startswith("interference")]
-
-
-def test_arms_that_disturb_each_other_are_named() -> None:
-    (said,) = interference(alone(0.14, "torch/traced"))
-    assert said.startswith("interference: torch/traced over torch/dynamic, lstm T=50 train: ")
-    assert said.endswith(" by itself 0.90, in turns 0.78 (15 % higher)")
-    assert interference(alone(0.04, "torch/traced")) == []
-
-
-@pytest.mark.parametrize(("replica", "masks"), [(SAME_WORKER, True), (OTHER_WORKER, False)])
-def test_what_identical_arms_of_the_same_worker_do_is_no_interference(
-    replica: int, masks: bool
-) -> None:
-    one, two = alone(0.14, "torch/traced"), alone(0.06, "torch/dynamic", replica)
-
-    def both(record: Record) -> Record:
-        changed = one(record)
-        return two(record) if record.job.replica == replica else changed
-
-    assert bool(interference(both)) != masks
+    (named,) = said(bimodal)
+    assert named.startswith("processes differ: torch/traced over torch/dynamic, lstm T=50 B=16 ")
+    assert named.endswith("over 10 blocks, each steady within itself")
+    assert said(lambda record: record) == []
 
 
 def test_blocks_are_counted_by_job_and_the_fewest_make_a_run_preliminary() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import block, launch, run, sources
+from bench import launch, run, sources
 from bench.ending import MARK, kill_marked
 from bench.errors import StoreError
 from bench.launch import Start, Team, Worker
@@ -260,7 +260,7 @@ def test_what_kills_its_server_every_time_is_blamed_in_the_end(tmp_path: Path) -
     (blamed,) = of(result, "kills-server", "steady")
     assert (blamed.status, blamed.reason) == (
         Status.CRASHED,
-        "worker ended during 'turn': with its fork server",
+        "worker ended during 'burst': with its fork server",
     )
     others = [r for r in result.records if r.job.implementation != "scripted/kills-server"]
     assert {record.status for record in others} == {Status.OK}
@@ -320,7 +320,7 @@ def test_a_disk_that_is_full_beside_the_records_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers share files with the parent: these meet a full disk as well."""
-    monkeypatch.setattr(block, "Beacon", full_disk_after(20))
+    monkeypatch.setattr(launch, "shorten", full_disk_after(14))
     plan = sweep("fine", "fine-too", blocks=3)
     with pytest.raises(StoreError, match=r"run: cannot be written \(No space left .* are kept\)"):
         execute(tmp_path, plan)

@@ -1,8 +1,9 @@
-"""Samples, palindromes and turns, with a clock that the test moves."""
+"""Bursts and warm-up, with a clock that the test moves."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -10,16 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.measure import (
-    MAX_TURNS,
-    PALINDROMES_PER_TURN,
+    BURST_S,
+    DISCARDED_CALLS,
+    DISCARDED_S,
+    FEWEST_CALLS,
+    LONG_S,
+    WARM_LIMIT,
     Arm,
     Stopwatch,
-    alone,
+    burst,
     by_device,
+    calls_needed,
+    discarded_needed,
     overhead,
-    sample,
-    turn,
-    turns_needed,
     warm_up,
 )
 
@@ -34,38 +38,59 @@ class Host:
     def clock(self) -> int:
         return self.now_ns
 
-    def arm(self, name: str, cost_ns: int, sync_ns: int = 0, inner: int = 1) -> Arm:
+    number = 0
+
+    def arm(self, cost_ns: Callable[[int], int] | int, sync_ns: int = 0) -> Arm:
+        """An arm whose n-th call takes `cost_ns` of n; going to the next batch takes a second."""
+        cost = cost_ns if callable(cost_ns) else lambda _n: cost_ns
+
         def call() -> str:
-            self.calls.append(name)
-            self.now_ns += cost_ns
-            return name
+            self.now_ns += cost(self.number)
+            self.number += 1
+            self.calls.append("call")
+            return "out"
 
         def sync(out: object) -> None:
-            assert out == name
+            assert out == "out"
             self.now_ns += sync_ns
 
-        return Arm(name=name, call=call, sync=sync, inner=inner)
+        def advance() -> None:
+            self.calls.append("advance")
+            self.now_ns += 1_000_000_000
+
+        return Arm(call=call, sync=sync, advance=advance)
 
 
-def test_a_sample_is_the_mean_of_its_calls_and_includes_the_sync() -> None:
+def test_a_burst_is_the_mean_of_its_timed_calls_and_includes_the_sync() -> None:
     host = Host()
-    assert sample(host.arm("a", 2_000, sync_ns=500, inner=4), host.clock) == pytest.approx(2.5e-6)
-    assert host.calls == ["a"] * 4
+    arm = host.arm(lambda n: 9_999_999 if n < 3 else 2_000 * (n - 2), sync_ns=500)
+    assert burst(arm, calls=4, discarded=3, now=host.clock) == pytest.approx(5.5e-6)
 
 
-def test_what_goes_before_a_call_is_not_timed() -> None:
+def test_every_call_of_a_burst_has_a_batch_of_its_own_and_going_there_is_not_timed() -> None:
     host = Host()
+    assert burst(host.arm(10), calls=3, discarded=2, now=host.clock) == pytest.approx(1e-8)
+    assert host.calls == ["advance", "call"] * 5
 
-    def before() -> None:
-        host.calls.append("before")
-        host.now_ns += 1_000_000
 
-    arm = replace(host.arm("a", 2_000, sync_ns=500, inner=3), before=before)
-    assert sample(arm, host.clock) == pytest.approx(2.5e-6)
-    assert host.calls == ["before", "a"] * 3
-    assert warm_up(arm, calls=4, seconds=0, now=host.clock) == pytest.approx(2.5e-6)
-    assert turn([arm], palindromes=1, now=host.clock) == {"a": pytest.approx([2.5e-6] * 2)}
-    assert host.calls == ["before", "a"] * (3 + 4 + 1 + 2 * 3)
+def test_the_collector_does_not_run_in_a_burst() -> None:
+    enabled: list[bool] = []
+    arm = replace(Host().arm(1), advance=lambda: enabled.append(gc.isenabled()))
+    burst(arm, calls=2, discarded=1)
+    assert enabled == [False] * 3
+    assert gc.isenabled()
+
+
+@given(st.floats(1e-7, 10))
+def test_a_burst_is_long_enough_and_discards_enough(call_s: float) -> None:
+    calls, discarded = calls_needed(call_s), discarded_needed(call_s)
+    if call_s >= LONG_S:
+        assert (calls, discarded) == (1, 1)
+        return
+    assert calls * call_s >= BURST_S * 0.999
+    assert (calls - 1) * call_s <= BURST_S
+    assert discarded >= DISCARDED_CALLS
+    assert discarded * call_s >= DISCARDED_S * 0.999
 
 
 @dataclass
@@ -86,101 +111,61 @@ class Marks:
         return (self.at[1] - self.at[0]) / 1e9
 
 
-def test_by_the_device_s_clock_a_call_is_what_lies_between_its_marks() -> None:
+def test_by_the_device_s_clock_a_call_is_the_time_between_its_marks() -> None:
     host = Host()
-    arm = replace(
-        host.arm("a", 2_000, sync_ns=500), before=lambda: host.calls.append("before"), inner=9
-    )
-    assert by_device(arm, Marks(host), 2) == pytest.approx([2e-6, 2e-6])
+    assert by_device(host.arm(2_000, sync_ns=500), Marks(host), 2) == pytest.approx([2e-6, 2e-6])
     # One call is discarded: something else came before it.
-    assert host.calls == ["before", "a"] + ["before", "a", "read"] * 2
+    assert host.calls == ["advance", "call"] + ["advance", "call", "read"] * 2
 
 
 def test_the_collector_does_not_run_between_the_device_s_marks() -> None:
     host, enabled = Host(), []
-    arm = replace(host.arm("a", 2_000), before=lambda: enabled.append(gc.isenabled()))
+    arm = replace(host.arm(2_000), advance=lambda: enabled.append(gc.isenabled()))
     by_device(arm, Marks(host), 3)
     assert enabled == [False] * 4
     assert gc.isenabled()
 
 
-def test_what_goes_before_a_call_is_no_part_of_its_warm_up() -> None:
+def test_warm_up_reaches_both_bounds_and_leaves_the_way_to_a_batch_out() -> None:
     host = Host()
-
-    def before() -> None:
-        host.now_ns += 100_000_000
-
-    arm = replace(host.arm("a", 1_000_000), before=before)
-    assert warm_up(arm, calls=3, seconds=0.05, now=host.clock) == pytest.approx(1e-3)
-    assert len(host.calls) == 50
-
-
-def test_a_turn_discards_one_pass_and_then_goes_there_and_back() -> None:
+    assert warm_up(host.arm(1_000_000), calls=8, seconds=1e-3, now=host.clock) == 1e-3
+    assert host.calls.count("call") == 8
     host = Host()
-    samples = turn([host.arm("a", 10), host.arm("b", 20)], palindromes=1, now=host.clock)
-    assert host.calls == ["a", "b", "a", "b", "b", "a"]
-    assert samples == {"a": [1e-8, 1e-8], "b": [2e-8, 2e-8]}
+    warm_up(host.arm(1_000_000), calls=5, seconds=0.02, now=host.clock)
+    assert host.calls.count("call") == 20
 
 
-def test_who_watches_a_turn_is_told_which_arm_runs() -> None:
-    host, shown = Host(), []
-
-    def show(number: int) -> None:
-        shown.append((number, len(host.calls)))
-
-    turn([host.arm("a", 10), host.arm("b", 20)], palindromes=1, now=host.clock, show=show)
-    assert shown == [(0, 0), (1, 1), (0, 2), (1, 3), (1, 4), (0, 5)]
-
-
-def test_alone_each_arm_is_among_its_own_kind() -> None:
-    host, shown = Host(), []
-    samples = alone(
-        [host.arm("a", 10), host.arm("b", 20, inner=2)], 2, now=host.clock, show=shown.append
-    )
-    # One sample of each stint is discarded, there and back.
-    assert host.calls == ["a"] * 3 + ["b"] * 12 + ["a"] * 3
-    assert samples == {"a": [1e-8] * 4, "b": [2e-8] * 4}
-    assert shown == [0, 1, 1, 0]
-
-
-def test_the_overhead_is_what_an_idle_arm_takes() -> None:
-    """A clock that takes 50 ns to read, and calls that take nothing."""
-    now = iter(range(0, 10_000_000, 50))
-    call_s, sample_s = overhead(lambda: next(now))
-    assert sample_s == pytest.approx(50e-9)
-    assert call_s == pytest.approx(50e-12)
-
-
-def test_a_linear_drift_cancels_within_a_palindrome() -> None:
+def test_warm_up_outlasts_a_late_compilation() -> None:
+    """A program that is compiled anew at its fourth call, for a second, and is faster after it."""
     host = Host()
-
-    def drifting(name: str) -> Arm:
-        def call() -> str:
-            host.now_ns += 1000 + host.now_ns // 50
-            return name
-
-        return Arm(name=name, call=call, sync=lambda _out: None)
-
-    got = turn([drifting("a"), drifting("b"), drifting("c")], palindromes=1, now=host.clock)
-    means = [sum(pair) / 2 for pair in got.values()]
-    one_way = [pair[0] for pair in got.values()]
-    assert max(means) / min(means) < 1.005
-    assert max(one_way) / min(one_way) > 1.03
+    arm = host.arm(lambda n: 1_000_000_000 if n == 3 else 10_000_000 if n < 3 else 4_000_000)
+    assert warm_up(arm, calls=20, seconds=0.3, now=host.clock) == pytest.approx(4e-3)
 
 
-def test_warm_up_reaches_both_bounds() -> None:
+def test_warm_up_goes_on_while_calls_become_faster() -> None:
     host = Host()
-    assert warm_up(host.arm("a", 1_000_000), calls=5, seconds=0, now=host.clock) == 1e-3
-    assert len(host.calls) == 5
-    host.calls.clear()
-    warm_up(host.arm("a", 1_000_000), calls=5, seconds=0.02, now=host.clock)
-    assert len(host.calls) == 20
+    arm = host.arm(lambda n: int(5_000_000 + 20_000_000 * 0.97**n))
+    warm = warm_up(arm, calls=20, seconds=0.3, now=host.clock)
+    assert warm < 6e-3
+    assert host.calls.count("call") > 60
 
 
-def test_short_calls_are_looped_until_a_sample_is_a_millisecond() -> None:
+@given(st.floats(1e-3, 20), st.integers(1, 50), st.floats(0.01, 1))
+def test_warm_up_is_bounded_in_time_however_an_arm_behaves(
+    first_s: float, calls: int, seconds: float
+) -> None:
+    """Calls that become faster for ever."""
     host = Host()
-    assert host.arm("a", 1).sized(3e-4).inner == 4
-    assert host.arm("a", 1).sized(2e-3).inner == 1
+    arm = host.arm(lambda n: int(1e9 * first_s * 0.8**n) + 1_000_000)
+    warm_up(arm, calls=calls, seconds=seconds, now=host.clock)
+    spent = sum(first_s * 0.8**n + 1e-3 for n in range(host.number - 1))
+    assert spent <= WARM_LIMIT * seconds or host.number <= FEWEST_CALLS
+
+
+def test_the_overhead_is_the_time_of_a_call_that_does_nothing() -> None:
+    """A clock that takes 50 ns to read."""
+    now = iter(range(0, 10_000_000_000, 50))
+    assert overhead(lambda: next(now)) == pytest.approx(50e-9)
 
 
 def test_a_phase_that_raises_leaves_no_sample() -> None:
@@ -191,16 +176,3 @@ def test_a_phase_that_raises_leaves_no_sample() -> None:
     with stopwatch.stage("trace"):
         host.now_ns += 5_000_000_000
     assert stopwatch.samples == {"stage:trace": [5.0]}
-
-
-@given(
-    st.lists(st.floats(1e-6, 10), min_size=1, max_size=8),
-    st.floats(0.01, 5),
-)
-def test_the_number_of_turns_is_bounded_and_spends_what_it_was_given(
-    call_s: list[float], seconds: float
-) -> None:
-    turns = turns_needed(call_s, seconds=seconds)
-    assert 2 <= turns <= MAX_TURNS
-    spent = turns * 2 * PALINDROMES_PER_TURN * sum(max(s, 1e-3) for s in call_s)
-    assert turns == MAX_TURNS or spent >= seconds * len(call_s) * 0.999

@@ -186,7 +186,9 @@ def test_a_host_that_does_not_tell_measures_all_else(
         plan = replace(plan, axes=replace(plan.axes, device=(device,)))
         job = next(job for job in plan.jobs("memory") if not job.replica)
         expected = tmp_path / f"{device}.npz"
-        child.answer({"op": "expect", "case": asdict(job.case), "path": str(expected)})
+        child.answer(
+            {"op": "expect", "case": asdict(job.case), "mode": job.mode, "path": str(expected)}
+        )
         replies[device] = child.answer(request("memory", job, expected))
     assert replies["cpu"]["status"] == Status.UNAVAILABLE
     assert "does not tell" in replies["cpu"]["reason"]

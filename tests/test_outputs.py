@@ -18,6 +18,7 @@ from bench.outputs import (
     difference,
     other_weights_dtype,
     parts_difference,
+    worst_of,
 )
 
 CASE = Case(cell="lstm", seq_len=1, batch=2, inputs=3, hidden=4)
@@ -30,7 +31,7 @@ def truth() -> Expected:
 
 def test_what_is_equal_passes(truth: Expected) -> None:
     assert check_forward(CASE, truth.output, truth).fault is None
-    assert check_train(CASE, [truth.loss, truth.loss], truth.gradients, truth).fault is None
+    assert check_train(CASE, truth.loss, truth.gradients, truth).fault is None
 
 
 def test_rounding_where_the_gradient_is_zero_is_no_fault(truth: Expected) -> None:
@@ -42,12 +43,21 @@ def test_rounding_where_the_gradient_is_zero_is_no_fault(truth: Expected) -> Non
     assert "gradients differ" in str(check_train(CASE, truth.loss, wrong, truth).fault)
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_loss_that_is_not_finite_counts_wherever_it_is(truth: Expected, place: int) -> None:
-    losses = [truth.loss, truth.loss]
-    losses[place] = math.nan
-    check = check_train(CASE, losses, truth.gradients, truth)
+def test_a_loss_that_is_not_finite_is_a_fault(truth: Expected) -> None:
+    check = check_train(CASE, math.nan, truth.gradients, truth)
     assert check.fault == "loss: not finite"
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_the_worst_of_several_batches_counts_and_is_named(truth: Expected, bad: int) -> None:
+    losses = [truth.loss, truth.loss]
+    losses[bad] *= 1.5
+    checks = [check_train(CASE, loss, truth.gradients, truth) for loss in losses]
+    worst = worst_of(checks)
+    assert worst.fault is not None
+    assert worst.fault.startswith("batch 2: loss differ" if bad else "loss differ")
+    assert worst.differences["loss"].relative == pytest.approx(0.5)
+    assert worst_of(checks[1 - bad : 2 - bad]).fault is None
 
 
 def test_another_shape_is_named_and_is_no_nan(truth: Expected) -> None:

@@ -61,24 +61,30 @@ def test_workers_are_not_pooled() -> None:
     assert (found.low, found.value, found.high, found.n) == (1.0, 2.0, 9.0, 3)
 
 
-def test_the_median_over_palindromes_of_the_paired_difference() -> None:
-    a = [2.0, 2.0, 3.0, 3.0, 80.0, 5.0]
-    b = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    assert stats.steady_difference(a, b) == pytest.approx(math.log(3.0))
+def test_the_median_over_rounds_of_the_paired_difference() -> None:
+    a = [2.0, 3.0, 80.0]
+    assert stats.steady_difference(a, [1.0, 1.0, 1.0]) == pytest.approx(math.log(3.0))
 
 
-def test_a_linear_drift_within_a_palindrome_falls_out() -> None:
-    """A B B A on a host whose log speed changes linearly: the arms are equal."""
-    speed = np.exp(0.1 * np.arange(4))
-    a, b = [speed[0], speed[3]], [speed[1], speed[2]]
-    assert stats.steady_difference(a, b) == pytest.approx(0.0)
+def test_what_moves_both_arms_of_a_round_falls_out() -> None:
+    speed = np.exp(0.1 * np.arange(6))
+    assert stats.steady_difference(2 * speed, speed) == pytest.approx(math.log(2.0))
 
 
-def test_an_arm_that_stopped_early_is_compared_on_what_both_have() -> None:
-    a = [2.0, 2.0, 2.0, 2.0, 90.0, 90.0]
-    assert stats.steady_difference(a, [1.0, 1.0, 1.0, 1.0, 1.0]) == pytest.approx(math.log(2.0))
-    assert stats.steady_difference(a, [1.0]) is None
-    assert stats.steady_ratio({0: a}, {0: [1.0]}) is None
+def test_rounds_that_both_have_count() -> None:
+    a = [2.0, 2.0, 2.0, 90.0, 90.0]
+    assert stats.steady_difference(a, [1.0, 1.0, 1.0]) == pytest.approx(math.log(2.0))
+
+
+def test_a_spread_between_processes_is_told_from_that_of_rounds() -> None:
+    one = {block: [1.0 + 0.01 * (n % 2) for n in range(10)] for block in range(6)}
+    modes = {block: [2.0 * (1.2 if block % 2 else 1.0)] * 10 for block in range(6)}
+    found = stats.between_processes(modes, one)
+    assert found is not None
+    assert found.between == pytest.approx(math.log(1.2) * math.sqrt(0.3), rel=1e-3)
+    assert found.within < 0.01 < found.between
+    assert (found.low, found.high) == (pytest.approx(1.99, rel=0.01), pytest.approx(2.39, rel=0.01))
+    assert stats.between_processes({0: [1.0, 1.0]}, one) is None
 
 
 def test_only_shared_blocks_count() -> None:

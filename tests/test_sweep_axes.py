@@ -175,7 +175,7 @@ def test_what_is_named_takes_the_place_of_the_presets_axis() -> None:
     assert sweep.sampling == base.sampling
     assert sweep.caps == base.caps
     assert selection.select("smoke", {}, capped=False).caps == {}
-    assert replace(selection.select("smoke", {}), twinned=None) == base
+    assert selection.select("smoke", {}) == base
 
 
 def test_blocks_are_given_to_every_kind_of_job() -> None:
@@ -200,9 +200,8 @@ def test_workers_are_counted_as_the_engine_starts_them() -> None:
     axes = {"backend": ("jax",), "strategy": ("static", "dynamic"), "mode": ("forward",)}
     sweep = selection.select("smoke", axes, sampling={"blocks": 2})
     counts = sweep.sampling.counts()
-    # A block has two workers for jax, of which one holds the twin of the other's, and one for the
-    # limit; cold and memory jobs have their own, and one of them is there twice.
-    assert plan.workers(sweep) == 3 * 2 + 3 * counts["cold"] + 3 * counts["memory"]
+    # Two implementations, the twin of one, and in steady blocks NumPy's products.
+    assert plan.workers(sweep) == 4 * 2 + 3 * counts["cold"] + 3 * counts["memory"]
     assert plan.workers(sweep, absent=["jax"]) == 2
 
 
@@ -252,7 +251,6 @@ def test_what_is_refused_is_no_job_to_count_nor_a_twin(preset_file: Path) -> Non
 
 
 def test_twins_are_of_a_case_that_most_strategies_run(preset_file: Path) -> None:
-    """Or a second worker would lack what the first one holds."""
     axes = {
         **VALID["axes"],
         "cell": ["grid", "lstm", "time-freq"],

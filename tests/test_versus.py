@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from bench import block, cli, machine, run, versus
+from bench import cli, launch, machine, run, versus
 from bench.compare import compare
 from bench.errors import StoreError, UsageError
 from bench.evidence import groups_of
-from bench.record import SAME_WORKER, Status
+from bench.record import Status
 from bench.store import Run, Store, read_run
 from bench.sweep import Sweep
 from tests import scripted
@@ -71,7 +71,7 @@ def test_a_side_that_is_slower_is_found_in_pairs(tmp_path: Path) -> None:
     assert one.manifest["status"] == two.manifest["status"] == "finished"
     assert {record.status for side in sides for record in side.records} == {Status.OK}
     turns = [
-        {r.block: r.worker["turns"] for r in side.records if r.job.measure == "steady"}
+        {r.pairing: len(r.samples["steady"]) for r in side.records if r.job.measure == "steady"}
         for side in sides
     ]
     assert turns[0] == turns[1]
@@ -91,14 +91,11 @@ def test_each_side_has_every_job_and_the_floor_is_that_of_two_workers(tmp_path: 
         assert missing(plan, side) == []
         pids = {r.job: r.worker["pid"] for r in side.records if r.job.measure == "steady"}
         apart = {job for job in pids if job.replica and pids[job] != pids[job.original]}
-        assert {job.implementation for job in apart} == {"scripted/fine", "scripted/fine-too"}
-    one, two = (
-        replace(side, records=[r for r in side.records if r.job.replica != SAME_WORKER])
-        for side in sides
-    )
-    rows = compare(one, two, measures=["steady"]).rows
+        assert {job.implementation for job in apart} == {"scripted/fine"}
+    rows = compare(*sides, measures=["steady"]).rows
     assert len(rows) == 3
-    assert all(row.floor.measured for row in rows)
+    ranked = [row for row in rows if row.job.backend == "scripted"]
+    assert all(row.floor.measured for row in ranked)
 
 
 def test_each_side_says_once_which_kernels_it_ran(tmp_path: Path) -> None:
@@ -262,7 +259,7 @@ def test_the_commands_exit_status_is_that_of_the_comparison(
 def test_a_disk_that_is_full_beside_the_records_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block, "Beacon", full_disk_after(20))
+    monkeypatch.setattr(launch, "shorten", full_disk_after(20))
     python = interpreter(tmp_path, "python")
     with pytest.raises(StoreError, match=r"cannot be written \(No space left .* are kept\)"):
         execute(tmp_path, python, python, plan=sweep("fine", "fine-too", blocks=3))

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import block, gpus, run, versus, watch
-from bench.measure import PALINDROMES_PER_TURN
 from bench.store import Run
 from bench.watch import LOW, NVML_PEAK, Unwatched, Watch
 from tests import scripted
@@ -212,7 +211,7 @@ def test_in_a_turn_nobody_asks_for_memory() -> None:
 
 def run_on(gpu: Gpu, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(gpus, "watch", lambda _device: Watch(gpu, own=lambda: {os.getpid(), 1}))
-    monkeypatch.setattr(block, "turns_needed", lambda *_, **__: 4)  # however busy the host is
+    monkeypatch.setattr(block, "rounds_needed", lambda *_: 8)  # however noisy the host is
     return on_devices(folder, sweep("fine", "fine-too", blocks=1), monkeypatch, "gpu")
 
 
@@ -220,27 +219,25 @@ def run_on(gpu: Gpu, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_turns_at_a_low_clock_are_set_aside_of_all_arms_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # There are two workers in a turn, the first one and its twin: the clock is said twice.
-    found = run_on(Gpu([1000.0] * 4 + [300.0] * 2), tmp_path, monkeypatch)
+    found = run_on(Gpu([1000.0] * 5 + [300.0] * 2), tmp_path, monkeypatch)
     steady = [r for r in found.records if r.job.measure == "steady" and r.status == "ok"]
-    assert {r.worker["noise"]["gpu"]["turns_set_aside"] for r in steady} == {1}
+    assert {r.worker["noise"]["gpu"]["turns_set_aside"] for r in steady} == {2}
     counts = {len(r.samples["steady"]) for r in steady}
     assert len(counts) == 1
     (count,) = counts
-    assert count % (2 * PALINDROMES_PER_TURN) == 0
+    assert count == 6
     (undisturbed,) = of(run_on(Gpu(), tmp_path / "too", monkeypatch), "fine", "steady")
     assert undisturbed.worker["noise"]["gpu"]["turns_set_aside"] == 0
-    assert count == len(undisturbed.samples["steady"]) - 2 * PALINDROMES_PER_TURN
+    assert len(undisturbed.samples["steady"]) == 8
 
 
 @pytest.mark.usefixtures("scripted_backend")
 def test_two_environments_side_by_side_lose_the_same_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In a turn are two workers of each side, the first one and its twin.
-    gpu = Gpu([1000.0] * 4 + [300.0] * 4, processes=lambda: {1, 99}, used=[1e9])
+    gpu = Gpu([1000.0] * 4 + [300.0] * 3, processes=lambda: {1, 99}, used=[1e9])
     monkeypatch.setattr(gpus, "watch", lambda _device: Watch(gpu, own=lambda: {os.getpid(), 1}))
-    monkeypatch.setattr(block, "turns_needed", lambda *_, **__: 4)
+    monkeypatch.setattr(block, "rounds_needed", lambda *_: 8)
     monkeypatch.setenv(scripted.DEVICES_VARIABLE, "cpu,gpu")
     plan = sweep("fine", "fine-too", blocks=1)
     sides = versus.execute(
@@ -258,8 +255,7 @@ def test_two_environments_side_by_side_lose_the_same_turns(
         for record in found:
             assert "another process computed on the GPU" in record.worker["noise"]["reasons"]
         steady = [r for r in found if r.job.measure == "steady"]
-        assert {r.worker["noise"]["gpu"]["turns_set_aside"] for r in steady} == {1}
-        assert {len(r.samples["steady"]) for r in steady} == {3 * 2 * PALINDROMES_PER_TURN}
+        assert {len(r.samples["steady"]) for r in steady} == {5}
 
 
 @pytest.mark.usefixtures("scripted_backend")
@@ -288,7 +284,7 @@ def test_memory_jobs_alone_have_the_driver_s_account_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: Gpu, peaks: set[float | None]
 ) -> None:
     monkeypatch.setattr(gpus, "watch", lambda _device: Watch(gpu, own=lambda: {os.getpid(), 1}))
-    monkeypatch.setattr(block, "turns_needed", lambda *_, **__: 1)
+    monkeypatch.setattr(block, "rounds_needed", lambda *_: 1)
     plan = sweep("fine", "fine-too", blocks=1)
     plan = replace(plan, sampling=replace(plan.sampling, cold_blocks=0))
     found = on_devices(tmp_path, plan, monkeypatch, "gpu")

@@ -35,7 +35,6 @@ class World:
     peak: Law = lambda _job: 1e8
     does: Callable[[Job], Mapping[str, float]] = lambda _job: {}
     values: Callable[[Job], Mapping[str, float]] = lambda _job: {}
-    alone: Law | None = None
     noise: float = 0.005
 
     def run(self, plan: Sweep | str, *, seed: int = 0, **changes: object) -> Run:
@@ -61,10 +60,7 @@ class World:
         factor = math.exp(rng.normal(0.0, self.noise))
         if job.measure == "steady":
             samples = self.steady(job) * factor * np.exp(rng.normal(0, self.noise / 3, 20))
-            found = {"steady": samples.tolist()}
-            if self.alone is not None:
-                found["alone"] = [self.alone(job)] * 4
-            return replace(ok, samples=found)
+            return replace(ok, samples={"steady": samples.tolist()})
         if job.measure == "cold":
             build = self.build(job) * factor
             return replace(ok, samples={"build": [build], "load": [1e-3], "first": [0.01]})

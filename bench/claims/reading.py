@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from backends.api import Case
 from bench import pairing, stats
 from bench.claims.question import Question, planned, tested
 from bench.evidence import Evidence, Group, is_misread, is_small
-from bench.floors import INTERFERENCE, alone_change
 from bench.pairs import Pair, declared
 from bench.record import Measure
 from bench.stats import Hypothesis, Statement
@@ -63,27 +60,8 @@ def steady_question(
         floor=group.steady_floor(a, b),
     )
     jobs = [group.get(name, "steady") for name in (a, b)]
-    question = Question(run=group.run, where=place, rows=(a, b), withheld=_disturbed(part, jobs))
+    question = Question(run=group.run, where=place, rows=(a, b))
     return tested(question, [part], jobs)
-
-
-def _disturbed(part: Hypothesis, jobs: Sequence[Evidence]) -> str:
-    """Why arms that take turns do not tell: by themselves they are beyond the limit, or within."""
-    change = alone_change(*(job.believed for job in jobs))
-    if part.ratio is None or change is None:
-        return ""
-    return _crossing(part.ratio.ratio, change, part.limit)
-
-
-def _crossing(ratio: float, change: float, limit: float) -> str:
-    """What is said where a ratio is so much another (its logarithm) beyond a limit."""
-    alone = ratio * math.exp(change)
-    if abs(change) <= math.log1p(INTERFERENCE) or (alone > limit) == (ratio > limit):
-        return ""
-    return (
-        f"in turns the ratio is {ratio:.2f}, with each by itself {alone:.2f}: "
-        "they disturb each other, and the limit is between"
-    )
 
 
 def peak_question(
@@ -158,14 +136,10 @@ def calls_question(
     statement: Statement,
     limit: float,
 ) -> Question:
-    """A statement about a call of one implementation in one case over one in another.
-
-    Each shares its turns with the others of its case, who may disturb it more in one than in the
-    other: where the two by themselves are on the limit's other side, nobody can tell.
-    """
+    """A statement about a call of one implementation in one case over one in another."""
     jobs = [(group, group.get(name, "steady")) for group in cases]
     part = across_cases(f"{name}, {label}, a call", statement, limit, jobs)
-    return _unless_disturbed(part, jobs, place, (1, -1))
+    return _about_one(part, jobs, place)
 
 
 def double_question(
@@ -192,40 +166,21 @@ def double_question(
         limit=limit,
         floor=stats.compounded(stats.coarsest(*floors[:2]), stats.coarsest(*floors[2:])),
     )
-    return _unless_disturbed(part, jobs, place, (1, -1, -1, 1))
+    return _about_one(part, jobs, place)
 
 
-def _unless_disturbed(
-    part: Hypothesis,
-    jobs: Sequence[tuple[Group, Evidence]],
-    place: Mapping[str, str],
-    powers: Sequence[int],
+def _about_one(
+    part: Hypothesis, jobs: Sequence[tuple[Group, Evidence]], place: Mapping[str, str]
 ) -> Question:
-    """The question of one implementation's calls in several cases, raised to these powers.
-
-    It has no answer where the calls by themselves are on the limit's other side.
-    """
+    """The question of one implementation's calls in several cases."""
     (group, first), *_ = jobs
-    alone = [seconds for _, job in jobs if (seconds := _alone_s(job))]
-    said = ""
-    if part.ratio is not None and len(alone) == len(jobs):
-        logs = (power * math.log(s) for power, s in zip(powers, alone, strict=True))
-        change = sum(logs) - math.log(part.ratio.ratio)
-        said = _crossing(part.ratio.ratio, change, part.limit)
-    rows = (first.job.implementation,)
-    question = Question(run=group.run, where=place, rows=rows, withheld=said)
+    question = Question(run=group.run, where=place, rows=(first.job.implementation,))
     return tested(question, [part], [job for _, job in jobs])
 
 
 def _by_block(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
     """The ratio in each block that both have."""
     return [one[block] / other[block] for block in one.keys() & other.keys()]
-
-
-def _alone_s(job: Evidence) -> float | None:
-    """Seconds a call of an arm by itself; None where no block looked."""
-    found = [s for record in job.believed for s in record.samples.get("alone", ())]
-    return median(found) if found else None
 
 
 def families(groups: Groups, same: Callable[[Case], Any]) -> list[tuple[Group, ...]]:

@@ -1,4 +1,4 @@
-"""What the run says of its own instrument: identical pairs, arms alone, noise, overhead."""
+"""The instrument by the run's own data: identical pairs, processes, noise, overhead."""
 
 from __future__ import annotations
 
@@ -13,25 +13,23 @@ from bench import stats
 from bench.axes import RANKED
 from bench.evidence import Group, kind_of
 from bench.floors import Floors, Twins
-from bench.measure import SAMPLE_S
-from bench.record import TWIN_IN_OTHER, Measure
-from bench.report import interference
-from bench.report.interference import Change
+from bench.pairs import declared
+from bench.record import Measure
 from bench.report.model import Layout, Table
 from bench.report.rows import MARGIN, intervals, level, ratio_columns
-from bench.store import Run, mapping_in
+from bench.store import Protocol, Run, mapping_in
 
 _CAPTION = """\
 The same thing twice, through the same pipeline: what the second took over what the first took, \
-with the {level} interval over blocks. Two workers: the second one is in a process of its own, as \
-two frameworks are. Floor: what a difference must exceed to be called one, the larger of 1 % and \
+each in a process of its own, with the {level} interval over blocks. Floor: what a difference \
+must exceed to be called one, the larger of 1 % and \
 the far end of the interval. Failed: the two were called different, so that nothing that rests on \
 it gets a verdict; for this the interval is widened for the number of pairs in the run. Wide: \
 further out than half the margin of {margin}, too coarse to show that two things are equally \
 fast, and a difference must be beyond floor and margin together. No interval: there are fewer \
 than two blocks."""
 
-#: What the instrument may add to a sample: a fifth of a percent of the shortest.
+#: What the instrument may add to a call.
 MOST_OVERHEAD_S = 2e-6
 
 #: What rests on a floor of its own within a backend, besides the peaks, which get no verdict.
@@ -80,9 +78,8 @@ def _pairs(groups: Sequence[Group]) -> list[tuple[str, Floors, Twins]]:
 def _named(twins: Twins) -> str:
     job = twins.job
     device = "" if job.case.device == "cpu" else f" {job.case.device}"
-    where = ", two workers" if job.has_second_worker else ""
-    where += " (its twin)" if job.replica == TWIN_IN_OTHER else ""
-    return f"{job.implementation} T={job.case.seq_len}{device} {job.measure}{where}"
+    number = f" ({job.replica})" if job.replica > 1 else ""
+    return f"{job.implementation} T={job.case.seq_len}{device} {job.measure}{number}"
 
 
 def _row(run: str, floors: Floors, twins: Twins) -> dict[str, object]:
@@ -94,7 +91,6 @@ def _row(run: str, floors: Floors, twins: Twins) -> dict[str, object]:
         "implementation": job.implementation,
         "measure": job.measure,
         "replica": job.replica,
-        "workers": 2 if job.has_second_worker else 1,
         **ratio_columns("ratio", twins.ratio),
         "floor": twins.floor.value,
         "verdict": _verdict(floors, twins),
@@ -107,33 +103,30 @@ def _verdict(floors: Floors, twins: Twins) -> str:
     return "failed" if floors.failed(twins) else "wide" if twins.floor.wide else "ok"
 
 
-def warnings(groups: Sequence[Group], changed: Sequence[Change]) -> list[str]:
-    """What a reader must know before any figure: A/A pairs that failed or lack, interference."""
+def warnings(groups: Sequence[Group]) -> list[str]:
+    """Lines to read before any figure: A/A pairs that failed or are missing, unlike processes."""
     failed = [
         f"A/A failed: {_named(t)} {t.job.mode} differs from itself, "
         f"{fmt.interval(t.ratio.ratio, t.ratio.low, t.ratio.high)}; {_withheld(t)}"
         for _, floors, t in _pairs(groups)
         if t.ratio is not None and floors.failed(t)
     ]
-    disturbed = interference.warnings(groups, changed)
-    return [*failed, *_lacking(groups), *disturbed, *_failed_alone(groups)]
+    return [*failed, *_lacking(groups), *_unlike(groups), *_failed_on_device(groups)]
 
 
 def _withheld(twins: Twins) -> str:
     """What gets no verdict where an identical pair was called different."""
     job = twins.job
-    if job.has_second_worker:
-        return f"no verdicts across frameworks, {job.mode}"
     if job.measure == "memory":
         return f"peaks of {job.backend}, {job.mode}, are not to be compared"
     what = "verdicts" if job.measure == "steady" else "break-even counts"
-    return f"no {what} within {job.backend}, {job.mode}"
+    return f"no {what} on {job.backend}, {job.mode}"
 
 
 def _lacking(groups: Sequence[Group]) -> list[str]:
     """Where verdicts have no identical pair to rest on."""
-    within: dict[str, None] = {}
-    across: dict[str, None] = {}
+    lacking: dict[str, None] = {}
+    several = False
     for group in groups:
         repeated = {
             (job.job.backend, measure): None
@@ -141,43 +134,70 @@ def _lacking(groups: Sequence[Group]) -> list[str]:
             for name in group.implementations(measure)
             if kind_of(name) in RANKED and len((job := group.get(name, measure)).believed) > 1
         }
+        several |= len({backend for backend, measure in repeated if measure == "steady"}) > 1
         for backend, measure in repeated:
             if not group.floors.within(backend, group.mode, measure).measured:
-                within[f"{backend} {group.mode} {measure}"] = None
-        steady = {backend for backend, measure in repeated if measure == "steady"}
-        if len(steady) > 1 and not group.floors.across(group.mode).measured:
-            across[group.mode] = None
-    said = []
-    if within:
-        said.append(
-            f"no identical pair: {', '.join(within)}; a floor of {100 * stats.FLOOR:g} % is assumed"
-        )
-    if across:
-        said.append(
-            f"no identical pair in two workers: {', '.join(across)}; "
-            "there are no verdicts across frameworks"
-        )
-    return said
+                lacking[f"{backend} {group.mode} {measure}"] = None
+    if not lacking:
+        return []
+    said = f"no identical pair: {', '.join(lacking)}; a floor of {100 * stats.FLOOR:g} % is assumed"
+    return [f"{said}, and there are no verdicts across frameworks" if several else said]
 
 
-def _failed_alone(groups: Sequence[Group]) -> list[str]:
-    """Arms that broke once their samples had been taken, when they were timed by themselves."""
+#: A ratio is named whose blocks differ by more than this (standard deviation of its logarithm), and
+#: by so many times what the rounds within a block explain.
+UNLIKE, BEYOND_ROUNDS = 0.025, 3.0
+
+
+def _unlike(groups: Sequence[Group]) -> list[str]:
+    """Pairs whose processes differ: their ratio is a property of the process, too."""
+    found = []
+    for group in groups:
+        for pair in declared():
+            one, other = (group.get(name, "steady").paired for name in (pair.a, pair.b))
+            spread = stats.between_processes(one, other)
+            if spread is None or spread.between < UNLIKE:
+                continue
+            if spread.between > BEYOND_ROUNDS * spread.within:
+                case = group.case
+                found.append(
+                    f"processes differ: {pair.a} over {pair.b}, {case.cell} T={case.seq_len} "
+                    f"B={case.batch} {group.mode}: {spread.low:.2f} to {spread.high:.2f} over "
+                    f"{spread.blocks} blocks, each steady within itself"
+                )
+    return found
+
+
+def _failed_on_device(groups: Sequence[Group]) -> list[str]:
+    """Arms that broke once their samples had been taken, when the GPU's clock was read."""
     return [
         f"{name} T={group.case.seq_len} {group.mode}: {said}"
         for group in groups
         for name in group.implementations("steady")
         for record in group.get(name, "steady").believed
-        if isinstance(said := record.worker.get("alone"), str)
+        if isinstance(said := record.worker.get("device"), str)
     ]
 
 
-def facts(run: Run, changed: Sequence[Change]) -> dict[str, str]:
+#: How a run's arms took turns, in words.
+_PROTOCOLS: Mapping[Protocol, str] = {
+    "bursts": "a process for each implementation, in turns by bursts of calls",
+    "calls": "EARLIER PROTOCOL: one process a framework, in turns call by call",
+}
+
+
+def facts(run: Run, groups: Sequence[Group]) -> dict[str, str]:
     """Lines of the run's header about the instrument."""
-    return {
-        "instrument": "; ".join(
-            text for text in (_overhead(run), _noise(run), interference.most(changed)) if text
-        )
-    }
+    told = (_PROTOCOLS[run.protocol], _overhead(run, groups), _noise(run))
+    return {"instrument": "; ".join(text for text in told if text)}
+
+
+def earlier_protocol(run: Run) -> list[str]:
+    """A warning where the ratios are of arms that shared a process."""
+    if run.protocol == "bursts":
+        return []
+    said = "arms took turns call by call in one process, which moves ratios by up to 40 %"
+    return [f"earlier protocol: {said}; measure again before you rely on one"]
 
 
 def costly(run: Run) -> list[str]:
@@ -185,16 +205,14 @@ def costly(run: Run) -> list[str]:
     worst = _worst_overhead(run)
     if worst <= MOST_OVERHEAD_S:
         return []
-    said = (
-        f"the clock adds {1e6 * worst:.1f} µs to a sample, more than {1e6 * MOST_OVERHEAD_S:g} µs"
-    )
+    said = f"the clock adds {1e6 * worst:.1f} µs to a call, more than {1e6 * MOST_OVERHEAD_S:g} µs"
     return [f"overhead: {said}; short calls are overstated"]
 
 
 def _worst_overhead(run: Run) -> float:
-    """The dearest of the backends' overheads of a sample [s]; 0 where none is known."""
+    """The dearest of the backends' overheads of a call [s]; 0 where none is known."""
     found = [
-        info["overhead"].get("sample_s")
+        info["overhead"].get("call_s")
         for info in mapping_in(run.manifest, "backends").values()
         if isinstance(info, Mapping) and isinstance(info.get("overhead"), Mapping)
     ]
@@ -202,19 +220,28 @@ def _worst_overhead(run: Run) -> float:
     return max(known, default=0.0)
 
 
-def _overhead(run: Run) -> str:
-    """The dearest of the overheads, and its share of the shortest sample."""
+def _overhead(run: Run, groups: Sequence[Group]) -> str:
+    """The dearest of the overheads, and its share of the shortest call."""
     worst = _worst_overhead(run)
-    if not worst:
+    calls = [
+        steady.value
+        for group in groups
+        for name in group.implementations("steady")
+        if kind_of(name) in RANKED and (steady := group.get(name, "steady").steady)
+    ]
+    if not worst or not calls:
         return ""
-    return f"{1e6 * worst:.1f} µs a sample ({worst / SAMPLE_S:.2%} of the shortest)"
+    return f"the clock adds {1e6 * worst:.2f} µs a call ({worst / min(calls):.2%} of the shortest)"
 
 
 def _noise(run: Run) -> str:
     """How many measurements were disturbed, and the reasons given most often."""
     labels = {
         # The jobs of a steady block were measured together, the others each by itself.
-        (record.block, str(record.worker.get("turns", record.job.key))): noise
+        (
+            record.pairing,
+            (record.job.case, record.job.mode) if record.job.measure == "steady" else record.job,
+        ): noise
         for record in run.records
         if isinstance(noise := record.worker.get("noise"), Mapping)
     }

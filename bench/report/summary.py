@@ -10,7 +10,7 @@ from typing import Any
 from backends.api import Case
 from bench.evidence import Group, absent_reason
 from bench.format import digits, plain
-from bench.report import instrument, interference
+from bench.report import instrument
 from bench.report.model import LETTERS, Layout, RunSummary
 from bench.store import Run, mapping_in
 
@@ -23,7 +23,6 @@ _UNKNOWN = "unknown"
 def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]) -> RunSummary:
     """The header of one run. `faults` are what was found wrong with it besides its own."""
     manifest = run.manifest
-    changed = interference.changes(groups)
     facts = {
         "run": _line(manifest, "id", "created"),
         "command": _text(manifest.get("command")),
@@ -35,7 +34,7 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
         "load": f"{_text(manifest.get('load_before'))} before, "
         f"{_text(manifest.get('load_after'))} after (1-minute average)",
         "jobs": _statuses(groups),
-        **instrument.facts(run, changed),
+        **instrument.facts(run, groups),
     }
     return RunSummary(
         label=label,
@@ -44,7 +43,8 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
         warnings=[
             plain(text)
             for text in (
-                *instrument.warnings(groups, changed),
+                *instrument.earlier_protocol(run),
+                *instrument.warnings(groups),
                 *instrument.costly(run),
                 *_warnings(run, groups),
                 *faults,

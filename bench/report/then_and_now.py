@@ -89,12 +89,8 @@ class _Row:
             # Two workers at two moments, as in two runs.
             return stats.coarsest(
                 *(
-                    floor.needed
+                    group.floors.anywhere(name.partition("/")[0], group.mode, self.measure).needed
                     for name, group in ((a, self.over), (b, self.under))
-                    for floor in (
-                        group.floors.anywhere(name.partition("/")[0], group.mode, self.measure),
-                        group.floors.across(group.mode),
-                    )
                 )
             )
         if self.measure == "steady":

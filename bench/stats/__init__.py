@@ -15,6 +15,7 @@ from bench.stats.ratios import (
     Estimate,
     Ratio,
     estimate,
+    linked_ratio,
     p_value,
     ratio_of,
     single_ratio,
@@ -24,7 +25,15 @@ from bench.stats.ratios import (
     unpaired_ratio,
 )
 from bench.stats.samples import Blocks, Samples, checked, steady_difference
-from bench.stats.stability import DRIFT, drift, drifted, paired_drift, paired_drifts
+from bench.stats.stability import (
+    DRIFT,
+    Spread,
+    between_processes,
+    drift,
+    drifted,
+    paired_drift,
+    paired_drifts,
+)
 from bench.stats.verdicts import (
     ALPHA,
     FLOOR,
@@ -64,9 +73,11 @@ __all__ = [
     "Judgement",
     "Ratio",
     "Samples",
+    "Spread",
     "Statement",
     "Verdict",
     "adjusted",
+    "between_processes",
     "break_even",
     "called_different",
     "checked",
@@ -79,6 +90,7 @@ __all__ = [
     "floor_of",
     "holm",
     "judge",
+    "linked_ratio",
     "look_confidence",
     "p_value",
     "paired_drift",

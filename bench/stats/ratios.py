@@ -11,7 +11,14 @@ from statistics import median
 import numpy as np
 from scipy import special
 
-from bench.stats.samples import Blocks, Samples, checked, medians, paired_palindromes
+from bench.stats.samples import (
+    Blocks,
+    Samples,
+    checked,
+    medians,
+    paired_rounds,
+    steady_difference,
+)
 
 CONFIDENCE = 0.95
 
@@ -163,8 +170,33 @@ def _t_ratio(
 
 def steady_ratio(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Ratio | None:
     """Steady time of a over that of b, paired within blocks; None where they share no block."""
-    differences = medians(paired_palindromes(a, b))
+    differences = medians(paired_rounds(a, b))
     return ratio_of(differences, confidence) if differences else None
+
+
+def linked_ratio(
+    a: Blocks, b: Blocks, reference: Blocks, confidence: float = CONFIDENCE
+) -> Ratio | None:
+    """Steady time of a over that of b, through a third arm where they did not take turns.
+
+    Keys begin with the block's number. In a block in which the two share no turns, their log ratio
+    is that of a to the reference less that of b to it, so that the spread over blocks holds the
+    variance of both.
+    """
+    direct = _over(a, b)
+    over_a, over_b = _over(a, reference), _over(b, reference)
+    linked = {block: over_a[block] - over_b[block] for block in over_a.keys() & over_b.keys()}
+    differences = {**linked, **direct}
+    return ratio_of(list(differences.values()), confidence) if differences else None
+
+
+def _over(a: Blocks, reference: Blocks) -> dict[int, float]:
+    """Log ratio to the reference by number of the block."""
+    return {
+        key[0]: steady_difference(samples, reference[key])
+        for key, samples in a.items()
+        if key in reference
+    }
 
 
 def single_ratio(

@@ -1,4 +1,4 @@
-"""Samples of an arm by block: what is a sample, and how two arms are held against each other."""
+"""Samples of an arm by block, and how two arms are compared within blocks."""
 
 from __future__ import annotations
 
@@ -76,37 +76,30 @@ def _logs(blocks: Blocks) -> _Rows | None:
     return None if rows is None else rows.logs()
 
 
-def palindromes(a: Sequence[float], b: Sequence[float]) -> Values:
-    """Log ratio of two arms of one block by palindrome [n]; empty where they share no whole one.
+def paired(a: Sequence[float], b: Sequence[float]) -> Values:
+    """Log ratio of two arms of one block by round [n]; those that both have count.
 
-    Samples 2p and 2p + 1 of either arm belong to palindrome p (A B B A): a drift that is linear in
-    time falls out of the difference of their means. Where an arm stopped early, the palindromes
-    that both have count.
+    Samples with the same place are of the same round: what moves the host moves both.
     """
     log_a, log_b = np.log(checked(a, "a")), np.log(checked(b, "b"))
-    n = min(log_a.size, log_b.size) // 2 * 2
-    difference: Values = (log_a[:n] - log_b[:n]).reshape(-1, 2).mean(axis=1)
+    n = min(log_a.size, log_b.size)
+    difference: Values = log_a[:n] - log_b[:n]
     return difference
 
 
-def steady_difference(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Log ratio of two arms of one block, or None where they share no whole palindrome.
-
-    The median over palindromes leaves bursts of other load out.
-    """
-    differences = palindromes(a, b)
-    return float(np.median(differences)) if differences.size else None
+def steady_difference(a: Sequence[float], b: Sequence[float]) -> float:
+    """Log ratio of two arms of one block: the median over rounds, without bursts of other load."""
+    return float(np.median(paired(a, b)))
 
 
-def paired_palindromes(a: Blocks, b: Blocks) -> Values | list[Values]:
-    """The `palindromes` of each block that both have, in order: [blocks, n], or a list."""
+def paired_rounds(a: Blocks, b: Blocks) -> Values | list[Values]:
+    """The `paired` rounds of each block that both have, in order: [blocks, n], or a list."""
     one, two = _logs(a), _logs(b)
     if one is not None and two is not None and one.blocks == two.blocks:
-        n = min(one.values.shape[1], two.values.shape[1]) // 2 * 2
-        difference = one.values[:, :n] - two.values[:, :n]
-        pairs: Values = (difference[:, ::2] + difference[:, 1::2]) / 2
-        return pairs
-    return [palindromes(a[block], b[block]) for block in sorted(a.keys() & b.keys())]
+        n = min(one.values.shape[1], two.values.shape[1])
+        difference: Values = one.values[:, :n] - two.values[:, :n]
+        return difference
+    return [paired(a[block], b[block]) for block in sorted(a.keys() & b.keys())]
 
 
 def medians(rows: Values | list[Values]) -> list[float]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from bench.stats.samples import Blocks, Values, checked, medians, paired_palindromes, palindromes
+from bench.stats.samples import Blocks, Values, checked, medians, paired, paired_rounds
 
 #: A change between the halves of a block that is larger than this is flagged.
 DRIFT = 0.02
@@ -25,16 +26,16 @@ def drift(samples: Sequence[float]) -> float:
 
 
 def paired_drift(a: Sequence[float], b: Sequence[float]) -> float:
-    """The same of the ratio a / b of two arms of one block; NaN below two shared palindromes.
+    """The same of the ratio a / b of two arms of one block; NaN below two shared rounds.
 
     The arms may drift together, as the host does: only what moves their ratio is here.
     """
-    return _change(palindromes(a, b))
+    return _change(paired(a, b))
 
 
 def paired_drifts(a: Blocks, b: Blocks) -> list[float]:
     """The same for each block that both have, in order."""
-    rows = paired_palindromes(a, b)
+    rows = paired_rounds(a, b)
     if isinstance(rows, list):
         return [_change(row) for row in rows]
     half = rows.shape[1] // 2
@@ -59,3 +60,38 @@ def _change(logs: Values) -> float:
 def _relative(change: float) -> float:
     # Beyond a factor of 1e15 either way the change would round to -100 %, or overflow.
     return math.expm1(min(max(change, -36.0), 36.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How the log ratio of two arms differs between blocks, and what rounds leave of doubt in one.
+
+    `between` is the standard deviation of the blocks' log ratios, `within` the standard error of a
+    block's own (the median over blocks); `low` and `high` are the extreme ratios of `blocks`.
+    """
+
+    between: float
+    within: float
+    low: float
+    high: float
+    blocks: int
+
+
+def between_processes(a: Blocks, b: Blocks) -> Spread | None:
+    """The spread of a ratio over blocks, each with its own processes; None below three blocks."""
+    rows = [row for row in paired_rounds(a, b) if len(row) > 1]
+    if len(rows) < 3:
+        return None
+    ratios = [float(np.median(row)) for row in rows]
+    # The standard error of a median is 1.25 of a mean's; the spread by its median deviation.
+    errors = [
+        1.25 * 1.4826 * float(np.median(np.abs(row - np.median(row)))) / math.sqrt(len(row))
+        for row in rows
+    ]
+    return Spread(
+        between=float(np.std(ratios, ddof=1)),
+        within=float(np.median(errors)),
+        low=math.exp(min(ratios)),
+        high=math.exp(max(ratios)),
+        blocks=len(rows),
+    )
