@@ -55,6 +55,10 @@ class Bare(BareRunner):
         pass
 
 
+#: Seconds of the work that a runner with a memory leaves out where it can.
+REMEMBERED_S = 4e-3
+
+
 class OtherShape(Scripted):
     """Time first, as some frameworks have it."""
 
@@ -176,6 +180,49 @@ class Memoises(Scripted):
         if not self.calls:
             self._kept = super().forward()
         return self._kept
+
+
+class KeepsLast(Scripted):
+    """Keeps its last result until another batch is bound."""
+
+    def feed(self, batch: Batch) -> None:
+        super().feed(batch)
+        self._kept: Output | None = None
+
+    def forward(self) -> Output:
+        if self._kept is None:
+            self._kept = super().forward()
+        return self._kept
+
+
+class Remembers(Scripted):
+    """Keeps results by the values of their inputs, so many at most; a result takes 4 ms."""
+
+    def __init__(self, case: Case, most: int) -> None:
+        super().__init__(case)
+        self._most = most
+        self._kept: dict[bytes, Output] = {}
+
+    def forward(self) -> Output:
+        key = self._batch.x.tobytes()
+        if key not in self._kept:
+            time.sleep(REMEMBERED_S)
+            self._kept[key] = super().forward()
+            if len(self._kept) > self._most:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[key]
+
+
+class KeepsProduct(Scripted):
+    """Keeps the input product of a batch until another one is read; it takes 4 ms."""
+
+    _product = b""
+
+    def forward(self) -> Output:
+        if self._product != self._batch.x.tobytes():
+            time.sleep(REMEMBERED_S)
+            self._product = self._batch.x.tobytes()
+        return super().forward()
 
 
 class CarriesOn(Scripted):
