@@ -81,13 +81,6 @@ def test_a_runner_has_nodes_once_it_has_weights() -> None:
     runner.close()
 
 
-def test_threads_do_not_spin() -> None:
-    """In a worker they would take the CPU from the next program's calls."""
-    from backends.onnx.runner import session_options
-
-    assert session_options(2).get_session_config_entry("session.intra_op.allow_spinning") == "0"
-
-
 def test_what_the_caller_does_to_its_arrays_changes_nothing() -> None:
     """`OrtValue.ortvalue_from_numpy` is a view."""
     weights, batch = data(CASE)

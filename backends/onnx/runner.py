@@ -19,15 +19,12 @@ from backends.stack import output_width
 def session_options(threads: int) -> Any:
     """A session that runs one node after the other, its pool within the node.
 
-    Threads of the pool do not spin while they wait: in a worker that holds several programs, those
-    of one would take the CPU from the next one's calls. It costs waking them up in every operator;
-    with one thread there is no pool.
+    Threads of the pool spin while they wait, as they do for users of the library.
     """
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -24,7 +24,7 @@ from bench.report.rows import (
 _CAPTION = """\
 Ratio: steady time over that of the fastest of the case, paired within blocks, with the {level} \
 t-interval over blocks (one block has none). "cannot tell": the interval includes 1 or the effect \
-is below the A/A floor (that of two workers too, where the two are of different frameworks), so \
+is below the A/A floor (that of both frameworks, where they are two), so \
 that the order of the two is open, or an identical pair that it rests on failed or lacks: then \
 nobody has a rank; "equivalent": so is it, but they are less than {margin} \
 apart. Only implementations that were ok are ranked; those whose outputs were wrong have no times. \
