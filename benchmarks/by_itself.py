@@ -33,7 +33,7 @@ import backends
 from backends.api import Expected, LayerState, Output
 from backends.data import make_batch, make_weights, varied_batches
 from bench import outputs
-from bench.expectation import write_expected
+from bench.expectation import CHECKED_BATCHES, path_of, write_expected
 from bench.measure import clock
 from bench.outcome import request
 from bench.record import Job, Status
@@ -52,20 +52,22 @@ def compute(job: Job, path: Path) -> None:
     """Do a job in this process, without the harness, and write it as what is expected."""
     case, mode = job.case, job.mode
     backend, strategy = job.implementation.split("/")
-    weights, batch = make_weights(case), make_batch(case)
+    weights = make_weights(case)
     runner = backends.create(backend, threads=1).build(case, strategy, mode)
-    runner.load(weights)
-    runner.bind(batch)
     nothing: tuple[LayerState, ...] = tuple({} for _ in range(case.layers))
-    if mode == "forward":
-        out = runner.forward()
-        runner.sync(out)
-        found = Expected(output=runner.fetch(out), loss=0.0, gradients=nothing)
-    else:
-        loss, gradients = outputs.probe_gradients(runner, weights, batch)
-        unasked = Output(outputs=np.zeros(0), state=nothing)
-        found = Expected(output=unasked, loss=loss, gradients=gradients)
-    write_expected(path, found)
+    for number in range(CHECKED_BATCHES):
+        batch = make_batch(case, number)
+        runner.load(weights)
+        runner.bind(batch)
+        if mode == "forward":
+            out = runner.forward()
+            runner.sync(out)
+            found = Expected(output=runner.fetch(out), loss=0.0, gradients=nothing)
+        else:
+            loss, gradients = outputs.probe_gradients(runner, weights, batch)
+            unasked = Output(outputs=np.zeros(0), state=nothing)
+            found = Expected(output=unasked, loss=loss, gradients=gradients)
+        write_expected(path_of(path, number), found)
 
 
 def profile(job: Job, path: Path) -> dict[str, float]:

@@ -126,16 +126,14 @@ def repetition(
             rows.append({**row, "cold": colds})
         job = replace(job_of(implementation, "forward"), measure="steady")
         block = Block(
-            teams["fork"],
+            [teams[start] for start in STARTS],
             [job],
-            {CASE: expected["forward"]},
+            {(CASE, "forward"): expected["forward"]},
             instrument.default_sampling(steady_s=STEADY_S),
             random.Random(),
             lambda _job: None,
-            rivals=teams["spawn"],
         )
-        # The rivals' record is the last one.
-        for start, record in zip(STARTS, block.run(number), strict=True):
+        for start, (record,) in zip(STARTS, block.run(number), strict=True):
             (row,) = (row for row in rows if row["start"] == start)
             row["steady"] = record.samples.get("steady", [])
             row["steady_failure"] = None if record.status == Status.OK else record.reason

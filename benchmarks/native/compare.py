@@ -1,10 +1,11 @@
-"""Each adapter against the same LSTM written by hand in its framework, interleaved in one process.
+"""Each adapter against the same LSTM written by hand in its framework, in turns by bursts.
 
     python benchmarks/native/compare.py [--workers 10] [--seq-len 50] [--out results/native]
 
-For each implementation some fresh processes each hold both arms and call them A B B A. A process
-gives one number a mode, the median paired log ratio; the interval is a t-interval over processes.
-Above 1 the adapter is slower. Writes the raw numbers beside the table.
+For each implementation and mode some pairs of fresh processes, one with the adapter and one with
+the script, take turns as the arms of a block do. Both must have computed the same before. A pair
+gives one number, the median log ratio over rounds; the interval is a t-interval over pairs. Above 1
+the adapter is slower. Writes the raw numbers beside the table.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import backends
 from bench import machine
+from bench.ending import wait_until_asleep
 from bench.stats import ratio_of, steady_difference
 
 MODES = ("forward", "train")
@@ -64,36 +69,87 @@ PAIRS = {
 }
 
 
-def one_process(job: dict[str, Any], timeout: float) -> tuple[dict[str, Any], str | None]:
-    """Samples by mode from a fresh process, and why there are not all of them."""
-    info = backends.BACKENDS[job["implementation"].split("/")[0]]
-    command = [sys.executable, str(Path(__file__).with_name("one_process.py")), json.dumps(job)]
-    failure = None
-    try:
-        done = subprocess.run(
-            command,
+class Process:
+    """One arm in a process of its own."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        info = backends.BACKENDS[job["implementation"].split("/")[0]]
+        self.results = Path(job["results"])
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("one_process.py")), json.dumps(job)],
             env={**os.environ, **info.environment(1)},
-            capture_output=True,
-            timeout=timeout,
-            check=False,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        printed = done.stdout
-        if done.returncode:
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            failure = f"exit status {done.returncode}: {lines[-1] if lines else ''}"
-    except subprocess.TimeoutExpired as expired:
-        printed = expired.stdout or b""
-        failure = f"not done after {timeout:g} s"
-    results = [json.loads(line) for line in printed.splitlines() if line.startswith(b"{")]
-    return {result.pop("mode"): result for result in results}, failure
+
+    def answer(self) -> Any:
+        """The next line that the process prints as JSON. Raises `RuntimeError` where it ended."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(("{", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")):
+                return json.loads(line)
+        _, said = self._process.communicate()
+        last = said.strip().splitlines()[-1:] or [""]
+        raise RuntimeError(f"exit status {self._process.returncode}: {last[0]}")
+
+    def burst(self, size_s: float) -> float:
+        """Seconds a call of one burst, sized for calls of `size_s`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps(size_s)}\n")
+        self._process.stdin.flush()
+        found = float(self.answer())
+        wait_until_asleep(self._process.pid)
+        return found
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def agree(mode: str, adapter: Path, hand: Path) -> None:
+    """Raise `RuntimeError` where the results of two arms differ.
+
+    Outputs and state by 1e-5, the loss by 1e-5 of itself, what the steps have changed of the
+    weights by 1e-3 of the largest change; and where a step leaves weights as they were.
+    """
+    with np.load(adapter) as one, np.load(hand) as other:
+        for name in other.files:
+            got, want = one[name], other[name]
+            most = float(np.abs(want).max())
+            limit = 1e-5 if mode == "forward" else (1e-5 if name == "loss" else 1e-3) * most
+            if got.shape != want.shape or not float(np.abs(got - want).max()) <= limit:
+                raise RuntimeError(f"{mode}: {name} of the arms differs")
+            if mode == "train" and most < 1e-5:
+                raise RuntimeError(f"{mode}: {name} stays as it was")
+
+
+def one_pair(job: dict[str, Any], number: int, folder: Path) -> dict[str, list[float]]:
+    """Samples of either arm, round by round, from two fresh processes."""
+    with ExitStack() as stack:
+        arms = {}
+        for name in ("adapter", "hand"):
+            path = folder / f"{name}.npz"
+            arms[name] = Process({**job, "arm": name, "results": str(path)})
+            stack.callback(arms[name].close)
+        call_s = {name: arm.answer()["call_s"] for name, arm in arms.items()}
+        agree(job["mode"], arms["adapter"].results, arms["hand"].results)
+        size_s = min(call_s.values())
+        samples: dict[str, list[float]] = {name: [] for name in arms}
+        for turn in range(job["rounds"]):
+            for name in list(arms)[:: 1 if (turn + number) % 2 else -1]:
+                samples[name].append(arms[name].burst(size_s))
+        return samples
 
 
 def compare(implementation: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Raw rows of an implementation, one a mode."""
     pair = PAIRS[implementation]
-    modes = {mode: min(arguments.seq_len, pair.caps.get(mode, sys.maxsize)) for mode in MODES}
-    rows = {
-        mode: {
+    rows = []
+    for mode in MODES:
+        seq_len = min(arguments.seq_len, pair.caps.get(mode, sys.maxsize))
+        row: dict[str, Any] = {
             "implementation": implementation,
             "mode": mode,
             "seq_len": seq_len,
@@ -102,27 +158,25 @@ def compare(implementation: str, arguments: argparse.Namespace) -> list[dict[str
             "hand_s": [],
             "failure": None,
         }
-        for mode, seq_len in modes.items()
-    }
-    for worker in range(arguments.workers):
+        rows.append(row)
         job = {
             "implementation": implementation,
             "script": pair.script,
-            "modes": modes,
-            "turns": arguments.turns,
-            "hand_first": worker % 2 == 1,
+            "mode": mode,
+            "seq_len": seq_len,
+            "rounds": arguments.rounds,
         }
-        results, failure = one_process(job, arguments.timeout)
-        for mode, result in results.items():
-            row = rows[mode]
-            row["log_ratios"].append(steady_difference(result["adapter"], result["hand"]))
-            row["adapter_s"].append(median(result["adapter"]))
-            row["hand_s"].append(median(result["hand"]))
-        if failure:  # the next process would fail alike
-            for mode in modes.keys() - results.keys():
-                rows[mode]["failure"] = failure
-            break
-    return list(rows.values())
+        with tempfile.TemporaryDirectory(prefix="rnn-bench-") as folder:
+            for number in range(arguments.workers):
+                try:
+                    found = one_pair(job, number, Path(folder))
+                except RuntimeError as error:  # the next pair would fail alike
+                    row["failure"] = str(error)
+                    break
+                row["log_ratios"].append(steady_difference(found["adapter"], found["hand"]))
+                row["adapter_s"].append(median(found["adapter"]))
+                row["hand_s"].append(median(found["hand"]))
+    return rows
 
 
 def table_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -157,10 +211,9 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=10, help="processes an implementation")
+    parser.add_argument("--workers", type=int, default=10, help="pairs of processes a mode")
     parser.add_argument("--seq-len", type=int, default=50, help="T, where nothing stops earlier")
-    parser.add_argument("--turns", type=int, default=15, help="turns of either arm a process")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds a process may take")
+    parser.add_argument("--rounds", type=int, default=12, help="bursts of either arm a pair")
     parser.add_argument("--only", help="implementations, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("results/native"))
     arguments = parser.parse_args()

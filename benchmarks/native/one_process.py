@@ -1,6 +1,7 @@
-"""The process that `compare.py` starts for one implementation: checks both arms, then times them.
+"""The process that `compare.py` starts for one arm: the adapter, or the same written by hand.
 
-Prints a line of JSON a mode, as soon as it has it: the samples of either arm in seconds.
+Computes, writes its results for the comparison, warms up, says how long a call takes, and then
+answers each line of its input with one burst in seconds a call.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from backends.api import Case, LayerWeights, Runner
 from backends.data import make_batch, make_weights, zero_state
 from backends.layout import Fused
 from bench import machine
-from bench.measure import PALINDROMES_PER_TURN, Arm, turn, warm_up
+from bench.measure import Arm, burst, calls_needed, discarded_needed, warm_up
 
-#: Training steps after which the weights of the arms are compared.
+#: Calls after which the results of the arms are compared; in training the weights have moved.
 CHECKED_STEPS = 3
 
 
@@ -47,81 +48,59 @@ def plain_data(case: Case) -> dict[str, np.ndarray]:
     return data | plain_weights(make_weights(case)[0])
 
 
-def agree(name: str, hand: np.ndarray, adapter: np.ndarray, tolerance: float) -> None:
-    """Raise `AssertionError` where two arrays differ in shape or by more than the tolerance."""
-    assert hand.shape == adapter.shape, f"{name}: {hand.shape} by hand, {adapter.shape} by adapter"
-    error = np.abs(hand - adapter).max()
-    assert error <= tolerance, f"{name}: arms differ by {error:.1e}, allowed {tolerance:.1e}"
+def case_of(job: Mapping[str, Any]) -> Case:
+    return Case(cell="lstm", seq_len=job["seq_len"], batch=16, inputs=128, hidden=128)
 
 
-def check_forward(runner: Runner, adapter: Any, hand: Mapping[str, np.ndarray]) -> None:
-    """Outputs and final state of the arms agree."""
-    got = runner.fetch(adapter)
-    for name, value in {"outputs": got.outputs, **got.state[0]}.items():
-        agree(name, hand[name], value, 1e-5)
+def adapter_results(runner: Runner, mode: str, out: Any) -> dict[str, np.ndarray]:
+    """Outputs and final state, or the loss and the weights after the steps, by name."""
+    if mode == "forward":
+        got = runner.fetch(out)
+        return {"outputs": got.outputs, **got.state[0]}
+    return {"loss": np.asarray(runner.fetch_loss(out)), **plain_weights(runner.weights()[0])}
 
 
-def check_train(
-    runner: Runner, adapter: Any, hand: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]
-) -> None:
-    """The loss agrees, and so does what the steps have changed of the weights."""
-    loss = np.asarray(runner.fetch_loss(adapter))
-    agree("loss", np.asarray(hand["loss"]), loss, 1e-5 * float(loss))
-    after = plain_weights(runner.weights()[0])
-    for name in hand.keys() - {"loss"}:
-        change = after[name] - before[name]
-        most = float(np.abs(change).max())
-        assert most > 1e-5, f"{name}: the adapter's step leaves it as it is"
-        agree(f"change of {name}", hand[name] - before[name], change, 1e-3 * most)
-
-
-def measure(job: Mapping[str, Any], backend: backends.Backend, mode: str, seq_len: int) -> Any:
-    """The samples of adapter and hand, which have been found to compute the same."""
-    case = Case(cell="lstm", seq_len=seq_len, batch=16, inputs=128, hidden=128)
-    strategy = job["implementation"].split("/")[1]
-    data = plain_data(case)
-    script = importlib.import_module(job["script"])
-    # Who is built first lies elsewhere in memory: processes take it in turns.
-    if job["hand_first"]:
-        by_hand, read = script.build(strategy, mode, data)
+def prepared(job: Mapping[str, Any]) -> tuple[Arm, dict[str, np.ndarray]]:
+    """The arm of a job, and the results of its first calls."""
+    mode, case = job["mode"], case_of(job)
+    name, strategy = job["implementation"].split("/")
+    backend = backends.create(name, threads=1)
+    if job["arm"] == "hand":
+        script = importlib.import_module(job["script"])
+        call, read = script.build(strategy, mode, plain_data(case))
+        for _ in range(CHECKED_STEPS):
+            out = call()
+        arm = Arm(call=call, sync=lambda _out: None, advance=lambda: None)
+        return arm, {key: np.asarray(value) for key, value in read(out).items()}
     runner = backend.build(case, strategy, mode)
     runner.load(make_weights(case))
     runner.bind(make_batch(case))
-    if not job["hand_first"]:
-        by_hand, read = script.build(strategy, mode, data)
     call = runner.forward if mode == "forward" else runner.train
     for _ in range(CHECKED_STEPS):
-        adapter, hand = call(), by_hand()
-        runner.sync(adapter)
-    if mode == "forward":
-        check_forward(runner, adapter, read(hand))
-    else:
-        check_train(runner, adapter, read(hand), plain_weights(make_weights(case)[0]))
-    del adapter, hand
-    arms = [
-        Arm(name="adapter", call=call, sync=runner.sync),
-        Arm(name="hand", call=by_hand, sync=lambda _out: None),
-    ]
-    # One size for both: a sample of two calls is another thing than a sample of one.
-    call_s = min(warm_up(arm, calls=20, seconds=0.3) for arm in arms)
-    arms = [arm.sized(call_s) for arm in arms]
-    gc.collect()
-    gc.freeze()  # each turn collects garbage: of a framework's objects that takes 0.2 s
-    samples: dict[str, list[float]] = {"adapter": [], "hand": []}
-    for number in range(job["turns"]):
-        order = arms if number % 2 else arms[::-1]
-        for name, values in turn(order, palindromes=PALINDROMES_PER_TURN).items():
-            samples[name] += values
-    return samples
+        out = call()
+        runner.sync(out)
+    arm = Arm(call=call, sync=runner.sync, advance=lambda: None)
+    return arm, adapter_results(runner, mode, out)
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
     os.sched_setaffinity(0, {machine.available_cpus()[-1]})
-    backend = backends.create(job["implementation"].split("/")[0], threads=1)
-    for mode, seq_len in job["modes"].items():
-        samples = measure(job, backend, mode, seq_len)
-        print(json.dumps({"mode": mode, **samples}), flush=True)
+    arm, results = prepared(job)
+    if job["mode"] == "train":  # how the steps have moved the weights, not where they are
+        for name, before in plain_weights(make_weights(case_of(job))[0]).items():
+            if name in results:
+                results[name] = results[name] - before
+    np.savez(job["results"], **results)
+    call_s = warm_up(arm, calls=20, seconds=0.3)
+    gc.collect()
+    gc.freeze()  # each burst collects garbage: of a framework's objects that takes 0.2 s
+    print(json.dumps({"call_s": call_s}), flush=True)
+    for line in sys.stdin:
+        # One size for both arms: the parent says how long the shorter call takes.
+        size_s = json.loads(line)
+        calls, discarded = calls_needed(size_s), discarded_needed(size_s)
+        print(json.dumps(burst(arm, calls=calls, discarded=discarded)), flush=True)
 
 
 if __name__ == "__main__":
