@@ -76,14 +76,22 @@ class Floors:
     def between(self, a: str, b: str, mode: Mode) -> stats.Floor:
         """For steady times of two backends: the coarser of what holds for either.
 
-        `missing` where one has no identical pair: how far its processes differ is not known.
+        For one without an identical pair the coarsest of the others counts: its processes may
+        differ as theirs do. `missing` where no backend has one.
         """
         key = a, b, mode
         if key not in self._between:
-            families = [self.within(backend, mode, "steady").needed for backend in (a, b)]
+            families = [self.within(backend, mode, "steady") for backend in (a, b)]
+            if not all(floor.measured for floor in families):
+                families.append(self.all_steady(mode))
             older = self._floor(self._second_workers(mode, "steady"))
             self._between[key] = stats.coarsest(*families, older)
         return self._between[key]
+
+    def all_steady(self, mode: Mode) -> stats.Floor:
+        """The coarsest of all backends' steady pairs of a mode; `missing` where there is none."""
+        pairs = (t for t in self.twins if (t.job.mode, t.job.measure) == (mode, "steady"))
+        return self._floor(list(pairs)).needed
 
     def anywhere(self, backend: str, mode: Mode, measure: Measure) -> stats.Floor:
         """For a job of two runs, measured by different workers each time."""

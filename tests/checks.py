@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from backends.api import Array, Batch, Case, Mode, Output, Runner, Weights
+from backends.data import make_batch
 from backends.reference.network import expected
 from bench.outputs import (
     check_forward,
@@ -22,6 +23,7 @@ from bench.outputs import (
     other_dtype,
     other_weights_dtype,
     probe_gradients,
+    probe_rotated,
     tolerance,
 )
 from tests.support import data
@@ -117,33 +119,41 @@ def _part(batch: Batch, start: int, end: int) -> Batch:
     )
 
 
-def copies_are_of_the_batch(build: Build, case: Case) -> None:
-    """Whichever copy is read, it is the batch that was bound; another batch is bound to no copy."""
+def a_rotation_goes_round_its_batches(build: Build, case: Case) -> None:
+    """Each call reads the next batch; a second rotation replaces the first, and `bind` ends it."""
     weights, batch = data(case)
-    _, other = data(replace(case, seed=case.seed + 1))
+    others = [replace(batch, x=make_batch(case, number).x) for number in range(1, 5)]
     with ready(build, case, "forward", weights, batch) as runner:
-        runner.rotate(2)
-        for _ in range(3):
+        given = [replace(other, x=other.x.copy()) for other in others[:2]]
+        runner.rotate(given)
+        for other in given:
+            other.x[...] = np.nan  # the caller's arrays are its own again
+        _assert_forward(case, _call(runner), weights, batch)
+        for other in (*others[:2], *others[:2]):
             runner.advance()
-            _assert_forward(case, _call(runner), weights, batch)
-        runner.bind(other)
+            _assert_forward(case, _call(runner), weights, other)
+        runner.rotate(others[2:])
+        _assert_forward(case, _call(runner), weights, batch)
+        runner.load(weights)
+        for other in others[2:]:
+            runner.advance()
+            _assert_forward(case, _call(runner), weights, other)
+        runner.bind(others[0])
         runner.advance()
-        _assert_forward(case, _call(runner), weights, other)
+        _assert_forward(case, _call(runner), weights, others[0])
 
 
-def copies_are_of_the_batch_in_training(build: Build, case: Case) -> None:
-    """The same of the targets: a step on a copy leaves the weights that one on the batch does."""
+def a_rotation_goes_round_its_batches_in_training(build: Build, case: Case) -> None:
+    """Targets too: the loss and the gradients of each step are those of its batch."""
     weights, batch = data(case)
+    drawn = [make_batch(case, number) for number in (1, 2)]
+    others = [replace(batch, x=d.x, targets=d.targets) for d in drawn]
     with ready(build, case, "train", weights, batch) as runner:
-        truth = expected(case, weights, batch).loss
-        runner.rotate(2)
-        for _ in range(3):
-            runner.load(weights)
-            runner.advance()
-            out = runner.train()
-            runner.sync(out)
-            loss = runner.fetch_loss(out)
-            np.testing.assert_allclose(loss, truth, rtol=tolerance(case).loss)
+        for other, (loss, gradients) in zip(
+            others, probe_rotated(runner, weights, others), strict=True
+        ):
+            truth = expected(case, weights, other)
+            assert check_train(case, loss, gradients, truth).fault is None
 
 
 def work_grows_with_time(build: Build, case: Case) -> None:

@@ -72,7 +72,11 @@ def test_identical_pairs_of_a_sound_run_give_floors_near_one_percent() -> None:
         assert not floor.failed
         assert 0.01 <= floor.value < 0.02
     assert floors.between("torch", "jax", "train").measured
-    assert floors.between("torch", "tensorflow", "train").missing
+    # One without a pair of its own has the coarsest of the others'.
+    lone = floors.between("torch", "tensorflow", "train")
+    assert lone.value == floors.between("torch", "jax", "train").value
+    assert not lone.missing
+    assert Floors.of([], "cpu").between("torch", "jax", "train").missing
     assert not floors.within("tensorflow", "forward", "steady").measured
 
 
@@ -128,15 +132,25 @@ def test_a_pair_that_fails_in_either_framework_withholds_comparisons_of_both(bac
 
 def test_without_an_identical_pair_nothing_is_said_across_frameworks() -> None:
     whole = synthetic.run(synthetic.sweep(blocks=10))
-    lacking = replace(
-        whole, records=[r for r in whole.records if not r.job.replica or r.job.backend == "torch"]
-    )
+    lacking = replace(whole, records=[r for r in whole.records if not r.job.replica])
     assert ranked(lacking)["jax/dynamic"] == "cannot tell"
     assert ranked(lacking)["torch/dynamic"] == "slower"
     said = [w for w in build([lacking]).runs[0].warnings if "no identical pair" in w]
     assert len(said) == 1
-    assert said[0].startswith("no identical pair: jax forward steady, jax forward cold")
+    assert "jax forward steady" in said[0]
     assert said[0].endswith("and there are no verdicts across frameworks")
+
+
+def test_a_framework_without_a_pair_is_compared_by_the_floor_of_the_others() -> None:
+    whole = synthetic.run(synthetic.sweep(blocks=10))
+    lacking = replace(
+        whole, records=[r for r in whole.records if not r.job.replica or r.job.backend == "torch"]
+    )
+    assert ranked(lacking)["jax/dynamic"] == "slower"
+    said = [w for w in build([lacking]).runs[0].warnings if "no identical pair" in w]
+    assert len(said) == 1
+    assert said[0].startswith("no identical pair: jax forward steady, jax forward cold")
+    assert said[0].endswith("a floor of 1 % is assumed")
 
 
 def test_a_floor_that_no_pair_was_measured_for_is_said_to_be_assumed() -> None:

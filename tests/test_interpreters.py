@@ -15,7 +15,7 @@ import pytest
 
 from bench import cli, run
 from bench.errors import UsageError
-from bench.interpreters import OWN, Interpreter, Interpreters, environment_of
+from bench.interpreters import OWN, Interpreters, environment_of
 from bench.selection import select
 from bench.store import read_run
 
@@ -105,14 +105,6 @@ def test_list_says_which_interpreter_has_a_framework(bare: Path, with_torch: Pat
     said = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert "not installed" in said["jax"]
     assert "CPU" in done.stdout.partition("torch")[2]
-
-
-def test_the_twin_in_a_second_worker_is_of_a_framework_that_some_interpreter_has() -> None:
-    """The registry's first framework may be here, and not where it is to run."""
-    lacking = Interpreter(path="/x/python", python="3.12.0", versions={})
-    assert select("smoke", {}).twinned == "tensorflow"
-    elsewhere = Interpreters(named={"tensorflow": lacking})
-    assert select("smoke", {}, interpreters=elsewhere).twinned == "torch"
 
 
 @pytest.mark.parametrize(

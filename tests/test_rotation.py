@@ -1,4 +1,4 @@
-"""Copies of a batch lie in memory of their own, and each call reads the next."""
+"""Batches of a rotation lie in memory of their own, and each call reads the next."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backends import IMPLEMENTATIONS
-from backends.api import Case, Runner
+from backends.api import Case, Mode
+from backends.data import check_batch, make_batch, varied_batches
+from backends.reference import network
+from bench.rotation import batches_needed
 from tests.checks import (
     Build,
     Check,
-    copies_are_of_the_batch,
-    copies_are_of_the_batch_in_training,
+    a_rotation_goes_round_its_batches,
+    a_rotation_goes_round_its_batches_in_training,
     ready,
 )
 from tests.support import data, on
@@ -24,18 +29,20 @@ from tests.support import data, on
 CASE = Case(cell="rnn", seq_len=3, batch=2, inputs=5, hidden=4)
 
 
-#: One of each kind of runner: the others inherit what they do with copies.
+#: One of each kind of runner: the others inherit how they rotate.
 RUNNERS = (
     *("torch/dynamic", "torch/fused", "jax/dynamic", "jax/static"),
-    *("tensorflow/static", "tensorflow/dynamic", "tensorflow/keras"),
+    *("tensorflow/static", "tensorflow/dynamic", "tensorflow/keras", "reference/numpy"),
 )
 
 
-@pytest.mark.parametrize("check", [copies_are_of_the_batch, copies_are_of_the_batch_in_training])
+@pytest.mark.parametrize(
+    "check", [a_rotation_goes_round_its_batches, a_rotation_goes_round_its_batches_in_training]
+)
 @pytest.mark.parametrize(
     "implementation", [on(IMPLEMENTATIONS[implementation]) for implementation in RUNNERS]
 )
-def test_whichever_copy_is_read_it_is_the_batch(
+def test_each_call_reads_the_next_batch(
     build_with: Callable[[str], Build], implementation: str, check: Check
 ) -> None:
     case = replace(CASE, cell="lstm", layers=2, lengths="ragged", initial_state="random")
@@ -58,12 +65,12 @@ def _jax(runner: Any) -> list[int]:
         pytest.param("jax/dynamic", _jax, marks=pytest.mark.xdist_group("jax")),
     ],
 )
-def test_each_copy_has_its_memory(
+def test_each_batch_has_its_memory(
     build_with: Callable[[str], Build], implementation: str, addresses: Callable[[Any], list[int]]
 ) -> None:
     with ready(build_with(implementation), CASE, "train", *data(CASE)) as runner:
         bound = addresses(runner)
-        runner.rotate(3)
+        runner.rotate([make_batch(CASE, number) for number in range(3)])
         seen = []
         for _ in range(6):
             runner.advance()
@@ -72,63 +79,82 @@ def test_each_copy_has_its_memory(
         assert len({*itertools.chain.from_iterable(seen[:3]), *bound}) == 8
 
 
-def _outputs(runner: Runner) -> Any:
-    out = runner.forward()
-    runner.sync(out)
-    return runner.fetch(out).outputs
-
-
 @pytest.mark.xdist_group("tensorflow")
-@pytest.mark.parametrize(
-    "implementation", ["tensorflow/static", "tensorflow/dynamic", "tensorflow/keras"]
-)
-def test_tensorflow_reads_a_copy_that_was_made_when_it_was_rotated(
-    build_with: Callable[[str], Build], implementation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where each copy is the batch and a number, the outputs tell which one a call has read."""
-    tf = pytest.importorskip("tensorflow")
-    weights, batch = data(CASE)
-    with ready(build_with(implementation), CASE, "forward", weights, batch) as runner:
-        numbers = itertools.count(1)
-        with monkeypatch.context() as patched:
-            patched.setattr(tf.raw_ops, "DeepCopy", lambda x: x + float(next(numbers)))
-            runner.rotate(2)
-        seen = []
-        for _ in range(4):
-            runner.advance()
-            seen.append(_outputs(runner))
-        for number, outputs in enumerate(seen[:2], start=1):
-            runner.bind(replace(batch, x=batch.x + np.float32(number)))
-            np.testing.assert_allclose(outputs, _outputs(runner), rtol=1e-6)
-        np.testing.assert_array_equal(seen[:2], seen[2:])
-        assert np.abs(seen[0] - seen[1]).max() > 1e-3
-
-
-@pytest.mark.xdist_group("tensorflow")
-def test_a_graph_s_size_is_without_what_copies(build_with: Callable[[str], Build]) -> None:
+def test_a_graph_does_not_grow_with_its_rotations(build_with: Callable[[str], Build]) -> None:
+    """And its size is that of the program, without the operations that go round."""
     with ready(build_with("tensorflow/dynamic"), CASE, "train", *data(CASE)) as runner:
         before = runner.program_size()
-        for copies in (2, 3):
-            runner.rotate(copies)
+        graph: Any = runner._graph  # type: ignore[attr-defined]
+        sizes = []
+        for count in (2, 7, 3):
+            runner.rotate([make_batch(CASE, number) for number in range(count)])
+            runner.advance()
             assert runner.program_size() == before
+            sizes.append(len(graph.get_operations()))
+        assert len(set(sizes)) == 1
 
 
-@pytest.mark.xdist_group("tensorflow")
-def test_a_session_has_taken_each_copy_before_a_call_is_timed(
-    build_with: Callable[[str], Build],
+def test_the_oracle_of_a_forward_job_takes_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, batch = data(CASE)
+    whole = network.expected(CASE, weights, batch)
+    monkeypatch.setattr(network.autograd, "grad", None)
+    found = network.expected(CASE, weights, batch, gradients=False)
+    assert found.gradients == ()
+    assert found.loss == whole.loss
+    np.testing.assert_array_equal(found.output.outputs, whole.output.outputs)
+
+
+CASES = st.builds(
+    Case,
+    cell=st.sampled_from(["lstm", "gru", "dropout-lstm"]),
+    seq_len=st.integers(1, 5),
+    batch=st.integers(1, 4),
+    inputs=st.integers(1, 6),
+    hidden=st.integers(1, 5),
+    dtype=st.sampled_from(["float32", "float64", "bfloat16"]),
+    lengths=st.sampled_from(["full", "ragged"]),
+    initial_state=st.sampled_from(["zeros", "random"]),
+)
+
+
+@given(CASES, st.integers(1, 40), st.integers(0, 99))
+def test_varied_batches_differ_in_their_features_and_in_nothing_else(
+    case: Case, count: int, seed: int
 ) -> None:
-    """It makes an executor for each, at the first time: not between calls that are timed."""
-    with ready(build_with("tensorflow/dynamic"), CASE, "forward", *data(CASE)) as runner:
-        taken: list[int] = []
-        session: Any = runner._session  # type: ignore[attr-defined]
+    rng, like = np.random.default_rng(seed), make_batch(case)
+    first, second = (varied_batches(case, rng, count) for _ in range(2))
+    assert len(first) == count
+    seen = {batch.x[..., : case.inputs].tobytes() for batch in (*first, *second)}
+    few = case.dtype == "bfloat16"  # it has too few values for many batches of one feature
+    assert len(seen) == 2 * count or few
+    for one, other in itertools.pairwise(first):
+        assert np.all(
+            (one.x != other.x) | (one.x == 0) | (np.arange(one.x.shape[2]) >= case.inputs)
+        )
+    for batch in first:
+        check_batch(case, batch)
+        assert batch.x.dtype == batch.targets.dtype == case.dtype
+        assert np.abs(batch.x.astype(float)).max() < 10
+        np.testing.assert_array_equal(batch.x[..., case.inputs :], like.x[..., case.inputs :])
+        np.testing.assert_array_equal(batch.lengths, like.lengths)
+        assert batch.learning_rate == like.learning_rate
 
-        def callable_of(take: Any) -> Callable[[], None]:
-            number = int(take.name.rpartition("_")[2]) if "_" in take.name else 0
-            return lambda: taken.append(number)
 
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(session, "make_callable", callable_of)
-            runner.rotate(3)
-        assert len(taken) == len(set(taken)) == 3
-        runner.advance()
-        assert taken[3:] == taken[:1]
+@given(CASES, st.integers(1, 5))
+def test_a_numbered_batch_has_other_values_and_the_same_rest(case: Case, number: int) -> None:
+    first, other = make_batch(case), make_batch(case, number)
+    assert not np.array_equal(first.x[..., : case.inputs], other.x[..., : case.inputs])
+    np.testing.assert_array_equal(first.x[..., case.inputs :], other.x[..., case.inputs :])
+    np.testing.assert_array_equal(first.lengths, other.lengths)
+    for one, two in zip(first.initial_state or (), other.initial_state or (), strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+
+
+@given(CASES, st.sampled_from(["forward", "train"]), st.integers(1, 1000))
+def test_on_a_cpu_each_call_has_a_batch_as_far_as_memory_goes(
+    case: Case, mode: Mode, calls: int
+) -> None:
+    assert batches_needed(case, mode, calls) == max(calls, 4)
+    large = replace(case, seq_len=4000, batch=1000, inputs=64)
+    assert batches_needed(large, mode, calls) == 4

@@ -126,7 +126,7 @@ def _withheld(twins: Twins) -> str:
 def _lacking(groups: Sequence[Group]) -> list[str]:
     """Where verdicts have no identical pair to rest on."""
     lacking: dict[str, None] = {}
-    several = False
+    silent = False
     for group in groups:
         repeated = {
             (job.job.backend, measure): None
@@ -134,14 +134,15 @@ def _lacking(groups: Sequence[Group]) -> list[str]:
             for name in group.implementations(measure)
             if kind_of(name) in RANKED and len((job := group.get(name, measure)).believed) > 1
         }
-        several |= len({backend for backend, measure in repeated if measure == "steady"}) > 1
+        several = len({backend for backend, measure in repeated if measure == "steady"}) > 1
+        silent |= several and group.floors.all_steady(group.mode).missing
         for backend, measure in repeated:
             if not group.floors.within(backend, group.mode, measure).measured:
                 lacking[f"{backend} {group.mode} {measure}"] = None
     if not lacking:
         return []
     said = f"no identical pair: {', '.join(lacking)}; a floor of {100 * stats.FLOOR:g} % is assumed"
-    return [f"{said}, and there are no verdicts across frameworks" if several else said]
+    return [f"{said}, and there are no verdicts across frameworks" if silent else said]
 
 
 #: A ratio is named whose blocks differ by more than this (standard deviation of its logarithm), and
