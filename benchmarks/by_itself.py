@@ -34,7 +34,7 @@ from backends.api import Expected, LayerState, Output
 from backends.data import make_batch, make_weights, varied_batches
 from bench import outputs
 from bench.expectation import CHECKED_BATCHES, path_of, write_expected
-from bench.measure import clock
+from bench.measure import Arm, clock, warm_up
 from bench.outcome import request
 from bench.record import Job, Status
 from bench.run import chosen_cpus
@@ -42,7 +42,7 @@ from bench.worker import Worker
 
 #: Seconds of a process that is timed alone, and of the parts of which it gives the median; batches
 #: that its calls read in turn.
-ALONE_S, CHUNK_S, BATCHES = 1.2, 0.1, 64
+ALONE_S, CHUNK_S, BATCHES = 0.8, 0.1, 64
 
 #: What a cold job calls within its phases.
 IN_PHASES = ("build", "load", "call", "sync", "_backend", "helper", "__enter__", "__exit__")
@@ -119,6 +119,8 @@ def seconds_a_call(job: Job) -> float:
     runner.bind(make_batch(case))
     runner.rotate(varied_batches(case, np.random.default_rng(), BATCHES))
     call = runner.forward if mode == "forward" else runner.train
+    # TorchScript compiles a training step anew, for a second, at about its fourth call.
+    warm_up(Arm(call=call, sync=runner.sync, advance=runner.advance), calls=20, seconds=0.3)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -133,7 +135,7 @@ def seconds_a_call(job: Job) -> float:
             total_ns += clock() - start_ns
             calls += 1
         chunks.append(total_ns / 1e9 / calls)
-    return median(chunks[len(chunks) // 3 :])  # the first third warms up
+    return median(chunks)
 
 
 def serve_alone(backend: str) -> None:

@@ -26,7 +26,7 @@ from bench.store import read_all, read_run
 
 ROOT = Path(__file__).parents[1]
 #: The run that the table is of.
-RUN = "results/2026-11-24-lstm-cpu"
+RUN = "results/2026-12-01-default-cpu"
 #: The folder of runs that the verdicts are from.
 CLAIMS = "results/2026-11-26-claims-cpu"
 #: The same sweeps, measured before.
