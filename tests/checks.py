@@ -152,8 +152,8 @@ def a_rotation_goes_round_its_batches_in_training(build: Build, case: Case) -> N
         for other, (loss, gradients) in zip(
             others, probe_rotated(runner, weights, others), strict=True
         ):
-            truth = expected(case, weights, other)
-            assert check_train(case, loss, gradients, truth).fault is None
+            fault = check_train(case, loss, gradients, expected(case, weights, other)).fault
+            assert fault is None, fault
 
 
 def work_grows_with_time(build: Build, case: Case) -> None:

@@ -6,7 +6,9 @@ benchmarks; a comparison of outputs alone sees none of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,34 @@ class ConstantLengths(OracleRunner):
     def bind(self, batch: Batch) -> None:
         first = getattr(self, "_batch", batch)
         super().bind(replace(batch, lengths=first.lengths))
+
+
+class KeepsLast(OracleRunner):
+    """A program that keeps its last result until another batch is bound."""
+
+    def feed(self, batch: Batch) -> None:
+        super().feed(batch)
+        self._kept: Output | None = None
+
+    def forward(self) -> Output:
+        self._kept = self._kept or super().forward()
+        return self._kept
+
+
+class KeepsViews(OracleRunner):
+    """A rotation over the caller's own arrays."""
+
+    def rotate(self, batches: Sequence[Batch]) -> None:
+        super().rotate(batches)
+        self._rotation = cycle([(batch.x, batch.targets) for batch in batches])
+
+
+class KeepsTargets(OracleRunner):
+    """A rotation of inputs, in which targets stay those of the batch that is bound."""
+
+    def advance(self) -> None:
+        super().advance()
+        self._batch = replace(self._batch, targets=self._bound.targets)
 
 
 class NoUpdate(OracleRunner):

@@ -26,6 +26,8 @@ from tests import faulty
 from tests.checks import (
     Build,
     Check,
+    a_rotation_goes_round_its_batches,
+    a_rotation_goes_round_its_batches_in_training,
     a_state_carries_on,
     fetch_survives_rebind,
     forward_is_the_oracles,
@@ -197,10 +199,12 @@ CHECKS: dict[Check, Mode] = {
     nothing_is_constant: "forward",
     padding_is_ignored: "forward",
     a_state_carries_on: "forward",
+    a_rotation_goes_round_its_batches: "forward",
     work_grows_with_time: "forward",
     nothing_is_constant_in_training: "train",
     two_steps_are_the_oracles: "train",
     padding_is_ignored_in_training: "train",
+    a_rotation_goes_round_its_batches_in_training: "train",
 }
 
 
@@ -253,6 +257,7 @@ OTHER_OUTPUTS = r"outputs differ by"
 OTHER_STATE = r"state differ by"
 OTHER_GRADIENTS = r"gradients differ by"
 OTHER_LOSS = r"loss differ by"
+NOT_NUMBERS = r"outputs: not finite"
 NOT_SGD = r"Not equal to tolerance"
 
 FAULTS: tuple[tuple[type[OracleRunner], Check, str], ...] = (
@@ -274,6 +279,9 @@ FAULTS: tuple[tuple[type[OracleRunner], Check, str], ...] = (
     (faulty.RepeatedOutput, padding_is_ignored, OTHER_OUTPUTS),
     (faulty.AlwaysFromZeros, a_state_carries_on, OTHER_OUTPUTS),
     (faulty.PaddedState, a_state_carries_on, OTHER_STATE),
+    (faulty.KeepsLast, a_rotation_goes_round_its_batches, OTHER_OUTPUTS),
+    (faulty.KeepsViews, a_rotation_goes_round_its_batches, NOT_NUMBERS),
+    (faulty.KeepsTargets, a_rotation_goes_round_its_batches_in_training, OTHER_LOSS),
 )
 
 #: Faults of benchmarks in which every published output was right.
@@ -283,6 +291,7 @@ UNSEEN = (
     faulty.Recomputing,
     faulty.ConstantWeights,
     faulty.ConstantLengths,
+    faulty.KeepsLast,
 )
 
 

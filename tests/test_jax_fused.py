@@ -20,6 +20,8 @@ from backends.stack import layers
 from tests.checks import (
     Build,
     Check,
+    a_rotation_goes_round_its_batches,
+    a_rotation_goes_round_its_batches_in_training,
     a_state_carries_on,
     fetch_survives_rebind,
     forward_is_the_oracles,
@@ -77,6 +79,8 @@ def build_with(kernel: Callable[..., Any]) -> Build:
 @pytest.mark.parametrize(
     "check",
     [
+        a_rotation_goes_round_its_batches,
+        a_rotation_goes_round_its_batches_in_training,
         a_state_carries_on,
         fetch_survives_rebind,
         nothing_is_constant,

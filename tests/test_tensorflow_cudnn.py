@@ -23,6 +23,8 @@ from backends.tensorflow import INFO
 from backends.tensorflow.cudnnsupport import cudnn_refusal
 from tests.checks import (
     Check,
+    a_rotation_goes_round_its_batches,
+    a_rotation_goes_round_its_batches_in_training,
     a_state_carries_on,
     fetch_survives_rebind,
     forward_is_the_oracles,
@@ -98,6 +100,8 @@ def test_it_computes_what_the_oracle_computes(cell: str, variant: dict[str, Any]
 @pytest.mark.parametrize(
     ("check", "cell"),
     [
+        (a_rotation_goes_round_its_batches, "lstm"),
+        (a_rotation_goes_round_its_batches_in_training, "lstm"),
         (a_state_carries_on, "lstm"),
         (fetch_survives_rebind, "lstm"),
         (nothing_is_constant, "lstm"),

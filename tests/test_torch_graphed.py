@@ -19,6 +19,8 @@ from backends.data import zero_batch, zero_weights
 from tests.checks import (
     Build,
     Check,
+    a_rotation_goes_round_its_batches,
+    a_rotation_goes_round_its_batches_in_training,
     a_state_carries_on,
     fetch_survives_rebind,
     forward_is_the_oracles,
@@ -61,6 +63,8 @@ build = build_with(GraphedRunner)
 @pytest.mark.parametrize(
     "check",
     [
+        a_rotation_goes_round_its_batches,
+        a_rotation_goes_round_its_batches_in_training,
         a_state_carries_on,
         fetch_survives_rebind,
         nothing_is_constant,
