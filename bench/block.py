@@ -27,7 +27,7 @@ from backends.devices import is_gpu
 from bench import outcome as outcomes
 from bench.axes import RANKED
 from bench.ending import wait_until_asleep
-from bench.launch import Team, Worker
+from bench.launch import OutOfTime, Team, Worker
 from bench.measure import BURST_S, DISCARDED_S, FEWEST_LONG_ROUNDS, FEWEST_ROUNDS, LONG_S
 from bench.outcome import Outcome, request
 from bench.peaks import Peaks
@@ -130,7 +130,7 @@ class Block:
             waiting = [unit for unit in waiting if unit not in news]
             if waiting and not shared:
                 shared = _shared(done)
-        if any(outcome.attempt != done[0].attempt for outcome in done):
+        if shared and any(outcome.attempt != done[0].attempt for outcome in done):
             for outcome in done:
                 outcome.worker["reference"] = shared[0].implementation
         sides = range(len(self._teams))
@@ -170,7 +170,8 @@ class Block:
                 break
             for outcome in unit:
                 self._prepare(outcome)
-            if len(group) >= least and any(o.status is Status.OOM for o in unit):
+            beside = len(group) >= least and _alive_units(group)
+            if beside and any(o.status is Status.OOM for o in unit):
                 for outcome in unit:
                     self._end(outcome)
             else:  # one that had no room beside the others is left for another group
@@ -275,7 +276,7 @@ class Block:
         self._watch.begin()
         orders = self._orders(len(arms))
         number = 0
-        while number < rounds_needed(_alive(arms), self._sampling.steady_s):
+        while number < rounds_needed(_alive(arms), self._sampling.steady_s, self._burst_s):
             with self._watch.during(number):
                 for place in next(orders):
                     if arms[place].status is Status.OK:
@@ -336,7 +337,7 @@ class Block:
         message = {"op": "device", "samples": samples}
         try:
             reply = self._worker(outcome).request(message, limit_s=limit_s)
-        except (WorkerDied, WorkerHung) as error:
+        except (WorkerDied, WorkerHung, OutOfTime) as error:
             reply = {"status": Status.CRASHED, "reason": str(error)}
         if reply["status"] != Status.OK:
             outcome.worker["device"] = f"failed after the turns: {reply['reason']}"
@@ -374,7 +375,7 @@ def _shared(done: Sequence[Outcome]) -> list[Job]:
     return [] if job is None else [job]
 
 
-def rounds_needed(arms: Sequence[Outcome], seconds: float) -> int:
+def rounds_needed(arms: Sequence[Outcome], seconds: float, burst_s: float = BURST_S) -> int:
     """Rounds that give every arm a median that is known well enough.
 
     They end at `seconds` of bursts an arm on average, however noisy the arms are. Their number
@@ -383,7 +384,7 @@ def rounds_needed(arms: Sequence[Outcome], seconds: float) -> int:
     if not arms:
         return 0
     fewest = FEWEST_LONG_ROUNDS if any(arm.call_s >= LONG_S for arm in arms) else FEWEST_ROUNDS
-    round_s = sum(max(BURST_S, arm.call_s) for arm in arms)
+    round_s = sum(max(burst_s, arm.call_s) for arm in arms)
     most = max(fewest, math.floor(seconds * len(arms) / round_s + 1e-9))
     taken = min(len(arm.samples.get("steady", ())) for arm in arms)
     if taken < fewest:

@@ -159,8 +159,18 @@ def headroom() -> Headroom | None:
             with suppress(OSError, ValueError):
                 total = int((place.folder / place.version.limit).read_text())
                 used = int((place.folder / place.version.usage).read_text())
+                used -= _reclaimable(place)
                 found.append(Headroom(total=total, free=total - used))
     return min(found, key=lambda room: room.free, default=None)
+
+
+def _reclaimable(place: Place) -> int:
+    """Bytes of a group that hold copies of files and are given back when they are needed."""
+    for line in (place.folder / "memory.stat").read_text().splitlines():
+        name, _, size = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file"):
+            return int(size)
+    return 0
 
 
 @contextmanager

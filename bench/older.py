@@ -29,7 +29,9 @@ class Older:
         if record.job.measure != "steady":
             return record
         seen = self._turns[record.block, record.job.case, record.job.mode]
-        attempt = seen.setdefault(str(record.worker.get("turns", "")), len(seen))
+        turns = record.worker.get("turns")
+        # Without turns nothing was sampled: it is paired with nothing.
+        attempt = 0 if turns is None else seen.setdefault(str(turns), len(seen))
         samples = dict(record.samples)
         if "steady" in samples:
             samples["steady"] = merged(samples["steady"])

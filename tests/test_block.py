@@ -156,6 +156,17 @@ def test_an_arm_that_has_no_room_beside_the_others_gets_another_group(
     assert {record.status for record in others} == {Status.OK}
 
 
+def test_where_no_arm_has_room_each_ends_once_and_the_run_goes_on(
+    tmp_path: Path, scripted_backend: None
+) -> None:
+    plan = sweep("oom", "exhausted", blocks=2, cold_blocks=0, memory_blocks=0)
+    result = execute(tmp_path, plan)
+    assert result.manifest["status"] == "finished"
+    scripted = [r for r in result.records if r.job.backend == "scripted"]
+    assert {record.status for record in scripted} == {Status.OOM}
+    assert len({(r.job, r.block) for r in scripted}) == len(scripted)
+
+
 def test_room_on_the_host_is_by_the_largest_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "headroom", lambda: limits.Headroom(total=1000, free=400))
     sizes = {1: 100, 2: 250}

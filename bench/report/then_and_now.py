@@ -77,7 +77,7 @@ class _Row:
         if self.pair.across_modes:
             return unpaired_ratio(top, bottom).at(confidence)
         if self.measure == "steady":
-            return stats.steady_ratio(top.paired, bottom.paired, confidence)
+            return self.over.steady_ratio(a, b)
         return stats.single_ratio(top.single(*TO_FIRST), bottom.single(*TO_FIRST), confidence)
 
     def floor(self) -> stats.Floor:
