@@ -64,14 +64,13 @@ def _draw(case: Case, rng: np.random.Generator) -> tuple[Array, Array]:
     return x, targets
 
 
-def varied_batches(case: Case, rng: np.random.Generator, count: int) -> list[Batch]:
+def varied_batches(case: Case, like: Batch, rng: np.random.Generator, count: int) -> list[Batch]:
     """Batches of a case for calls that are timed: features and targets that no other call gave.
 
     Drawn once, in float32; the features of each batch are those times a factor of its own between
     0.75 and 1.25. The factors of neighbours differ by 0.19 or more, so that no feature of one is
-    the other's in a half type either. Targets are those of all batches. The rest is `make_batch`'s.
+    the other's in a half type either. Targets are those of all batches. The rest is as in `like`.
     """
-    like = make_batch(case)
     b, t = case.batch, case.seq_len
     drawn = rng.standard_normal((b, t, case.inputs), dtype=np.float32)
     drawn = drawn.astype(np.promote_types(case.dtype, np.float32), copy=False)
@@ -90,7 +89,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def rotated(batch: Batch, mode: Mode) -> tuple[Array, ...]:
-    """What `Runner.rotate` takes of a batch: inputs, and in training targets."""
+    """The arrays that `Runner.rotate` takes of a batch: inputs, and in training targets."""
     return (batch.x, batch.targets) if mode == "train" else (batch.x,)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from backends import IMPLEMENTATIONS
 from backends.devices import is_gpu
 from bench import outcome as outcomes
+from bench import stats
 from bench.axes import RANKED
 from bench.ending import wait_until_asleep
 from bench.launch import OutOfTime, Team, Worker
@@ -122,17 +123,17 @@ class Block:
         self._order.shuffle(waiting)
         waiting.sort(key=lambda unit: unit[0].job != first)  # it is built first, and in one group
         done: list[Outcome] = []
-        shared: list[Job] = []
+        shared: Job | None = None
         while waiting:
             group = self._group(waiting, shared)
             news = [unit for unit in group if unit in waiting]
             done += [o for unit in (group if _alive_units(news) else news) for o in unit]
             waiting = [unit for unit in waiting if unit not in news]
-            if waiting and not shared:
-                shared = _shared(done)
-        if shared and any(outcome.attempt != done[0].attempt for outcome in done):
+            if waiting and shared is None:
+                shared = _reference([outcome.job for outcome in _alive(done)])
+        if shared is not None and any(outcome.attempt != done[0].attempt for outcome in done):
             for outcome in done:
-                outcome.worker["reference"] = shared[0].implementation
+                outcome.worker["reference"] = shared.implementation
         sides = range(len(self._teams))
         return [[o.record(block) for o in done if o.side == side] for side in sides]
 
@@ -142,15 +143,16 @@ class Block:
         jobs = [job, replace(job, replica=1)] if twin else planned
         return [Outcome(job=each, side=side) for each in jobs for side in range(len(self._teams))]
 
-    def _group(self, waiting: Sequence[Unit], shared: Sequence[Job]) -> list[Unit]:
+    def _group(self, waiting: Sequence[Unit], shared: Job | None) -> list[Unit]:
         """Measure as many of the waiting units as memory holds, beside the shared arm."""
         attempt = next(self._attempts)
-        units = [*(self._unit(job, twin=True) for job in shared), *waiting]
+        beside = [] if shared is None else [self._unit(shared, twin=True)]
+        units = [*beside, *waiting]
         while True:
             for outcome in (outcome for unit in units for outcome in unit):
                 outcome.begin()
             try:
-                group = self._measured(units, least=len(shared) + 1)
+                group = self._measured(units, least=len(beside) + 1)
             except _ServerLost:
                 continue
             finally:
@@ -191,13 +193,14 @@ class Block:
         """Give a group that is not all of a block an identical pair, in place of its last unit."""
         if any(outcome.job.replica for unit in group for outcome in unit):
             return
-        shared = _shared([outcome for unit in group for outcome in unit])
-        if not shared:
+        arms = [outcome for unit in group for outcome in unit]
+        shared = _reference([outcome.job for outcome in _alive(arms)])
+        if shared is None:
             return
-        if len(group) > 1 and group[-1][0].job != shared[0]:
+        if len(group) > 1 and group[-1][0].job != shared:
             for outcome in group.pop():
                 self._end(outcome)
-        pair = [o for o in self._unit(shared[0], twin=True) if o.job.replica]
+        pair = [o for o in self._unit(shared, twin=True) if o.job.replica]
         group.append(pair)
         for outcome in pair:
             self._prepare(outcome)
@@ -369,12 +372,6 @@ def _reference(jobs: Sequence[Job]) -> Job | None:
     return min((job for job in jobs if not job.replica), key=rank, default=None)
 
 
-def _shared(done: Sequence[Outcome]) -> list[Job]:
-    """The reference among the arms that are right; none where none is."""
-    job = _reference([outcome.job for outcome in _alive(done)])
-    return [] if job is None else [job]
-
-
 def rounds_needed(arms: Sequence[Outcome], seconds: float, burst_s: float = BURST_S) -> int:
     """Rounds that give every arm a median that is known well enough.
 
@@ -392,9 +389,8 @@ def rounds_needed(arms: Sequence[Outcome], seconds: float, burst_s: float = BURS
     logs = np.log([arm.samples["steady"][-taken:] for arm in arms])
     if len(arms) > 1:
         logs -= np.median(logs, axis=0)  # a drift that all arms share is no noise of a ratio
-    spread = 1.4826 * np.median(np.abs(logs - np.median(logs, axis=1, keepdims=True)), axis=1)
-    # The standard error of a median is 1.25 of a mean's.
-    enough = math.ceil((1.96 * 1.25 * float(spread.max()) / ROUND_PRECISION) ** 2)
+    worst = max(stats.median_error(row) for row in logs)
+    enough = math.ceil(taken * (1.96 * worst / ROUND_PRECISION) ** 2)
     return min(most, max(fewest, enough))
 
 

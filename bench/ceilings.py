@@ -1,4 +1,4 @@
-"""What a host reaches at most, measured once a run: parent side of `bench.peaks`."""
+"""The peaks of a host, measured once a run: parent side of `bench.peaks`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How processes end, by themselves in time, with their parent, or killed; and how they rest."""
+"""Ends of processes, by themselves in time, with their parent, or killed; and their rest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,16 +37,24 @@ def exit_text(code: int) -> str:
 
 def has_ended(pid: int, limit_s: float) -> bool:
     """Whether a process ends by itself in this time: it is gone then, or waits to be reaped."""
+    return _comes_true(lambda: _is_gone(pid), limit_s, _PAUSE_S)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _comes_true(condition: Callable[[], bool], limit_s: float, pause_s: float) -> bool:
+    """Whether a condition holds within so many seconds; it is asked once at least."""
     end_s = time.monotonic() + limit_s
-    while True:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
+    while not condition():
         if time.monotonic() > end_s:
             return False
-        time.sleep(_PAUSE_S)
+        time.sleep(pause_s)
+    return True
 
 
 def wait_until_asleep(pid: int, limit_s: float = _REST_LIMIT_S) -> bool:
@@ -54,12 +63,7 @@ def wait_until_asleep(pid: int, limit_s: float = _REST_LIMIT_S) -> bool:
     Pools of threads spin for a while after their last work (OpenMP's up to 0.2 s), and would take
     the CPU from what is timed next.
     """
-    end_s = time.monotonic() + limit_s
-    while _runs(pid):
-        if time.monotonic() > end_s:
-            return False
-        time.sleep(_REST_PAUSE_S)
-    return True
+    return _comes_true(lambda: not _runs(pid), limit_s, _REST_PAUSE_S)
 
 
 def _runs(pid: int) -> bool:

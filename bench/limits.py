@@ -145,7 +145,7 @@ def places(text: str, root: Path = _ROOT) -> list[Place]:
 
 @dataclass(frozen=True, kw_only=True)
 class Headroom:
-    """What a control group lets its processes take: all of it, and what is left [bytes]."""
+    """The memory of a control group: its limit, and the rest that is left [bytes]."""
 
     total: int
     free: int

@@ -22,10 +22,7 @@ class Older:
         self._turns: dict[tuple[int, Case, Mode], dict[str, int]] = defaultdict(dict)
 
     def upgraded(self, record: Record) -> Record:
-        """A record in today's terms: a sample a palindrome, and its turns as an attempt.
-
-        Of a job that was measured twice in a block the doubled line stays one.
-        """
+        """Convert a record: a sample for each palindrome, an attempt in place of named turns."""
         if record.job.measure != "steady":
             return record
         seen = self._turns[record.block, record.job.case, record.job.mode]

@@ -15,9 +15,9 @@ from bench.sources import ServerDied, WorkerDied, WorkerHung
 PREPARE_LIMIT_S = 600.0
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Outcome:
-    """What is known of a job while its block runs.
+    """State of a job while its block runs.
 
     `side` is the number of its team, `call_s` what a call takes when the arm is warm. An arm that
     is `blamed` ended its fork server again and again: it is not begun once more.

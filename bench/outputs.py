@@ -213,7 +213,7 @@ def probe_gradients(runner: Runner, weights: Weights, batch: Batch) -> tuple[flo
 def probe_rotated(
     runner: Runner, weights: Weights, batches: Sequence[Batch]
 ) -> list[tuple[float, Weights]]:
-    """The same for each of several batches, in a rotation, as calls that are timed read them.
+    """Loss and gradients of each of several batches, in a rotation, as timed calls read them.
 
     Leaves the runner with the given weights and the first batch.
     """

@@ -1,4 +1,4 @@
-"""How fast this host, or a GPU of it, computes and reads memory: worker side.
+"""Peaks of arithmetic and of memory, of this host or of a GPU of it: worker side.
 
 What a call needs at least (`bench.plausible`) over these rates is less time than any call takes.
 They are measured, as the limit of each case is: the best of many tries, since whatever else a host
@@ -51,7 +51,7 @@ MOST_WORKING_SETS, LARGEST_RATE = 64, 1e24
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """What a device does in a second at most.
+    """Largest rates of a device.
 
     `flops_per_s` is of matrix products in one dtype; None where nothing here can tell.
     `bandwidth` has pairs of a working set [bytes] and the bytes/s that are read or written while no
@@ -62,7 +62,7 @@ class Peaks:
     bandwidth: tuple[tuple[int, float], ...] = ()
 
     def scaled(self, threads: int) -> Peaks:
-        """What so many threads reach at most, where these are the peaks of one.
+        """The peaks of so many threads, where these are the peaks of one.
 
         Each computes as fast as one does alone, and has caches of its own, as if all of memory
         were: hosts have less, as clocks fall and memory is shared.

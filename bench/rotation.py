@@ -1,4 +1,4 @@
-"""How many batches the calls of a burst take turns over.
+"""Number of batches that the calls of a burst go through.
 
 Where each call reads another batch, nothing that is kept of one call serves the next: no result,
 and on a GPU no inputs in its cache, in which a batch of a training set never is either. Weights are

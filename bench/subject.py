@@ -101,7 +101,7 @@ class Subject:
         Calls beyond that number read them again, in the same order.
         """
         number = batches_needed(self.case, self.mode, calls)
-        self.runner.rotate(varied_batches(self.case, self._values, number))
+        self.runner.rotate(varied_batches(self.case, self.batch, self._values, number))
         return number
 
     def check(self, first: Any = None) -> outputs.Check:

@@ -223,7 +223,7 @@ class _Versus:
         return "finished"
 
     def _ceilings(self, teams: Sequence[Team]) -> dict[str, Peaks]:
-        """What the host reaches by the better of both sides; each side's manifest has its own."""
+        """The host's peaks by the better of both sides; each side's manifest has its own."""
         found: dict[str, Peaks] = {}
         for side, team in zip(self._sides, teams, strict=True):
             side.manifest["peaks"] = measure_ceilings(team, self._sweep, self._names)

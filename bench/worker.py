@@ -109,7 +109,7 @@ class Worker:
         return {"status": Status.OK}
 
     def _peaks(self, request: Mapping[str, Any]) -> Reply:
-        """What this backend's products, and the memory, reach at most here."""
+        """The peaks of this host by this backend's products, and by reading memory."""
         found = measure_peaks(
             self._backend(),
             device=request["device"],
@@ -244,7 +244,7 @@ class Worker:
         return {"status": Status.OK, "reason": "", "samples": samples}
 
     def _kernels(self, _request: Mapping[str, Any]) -> Reply:
-        """What a call of the arm runs. Nothing is timed in this process any more."""
+        """Kernels that a call of the arm runs. Nothing is timed in this process any more."""
         subject = self._ready()
         runner, device = subject.runner, subject.case.device
         found = self._backend().kernels(runner, device, lambda: runner.sync(subject.call()))

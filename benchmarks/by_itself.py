@@ -30,7 +30,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backends
-from backends.api import Expected, LayerState, Output
+from backends.api import Backend, Expected, LayerState, Output, Runner
 from backends.data import make_batch, make_weights, varied_batches
 from bench import outputs
 from bench.expectation import CHECKED_BATCHES, path_of, write_expected
@@ -110,17 +110,23 @@ def elsewhere(what: Literal["compute", "profile"], job: Job, path: Path) -> dict
     return found
 
 
+def prepared(backend: Backend, job: Job, batches: int) -> tuple[Runner, Arm]:
+    """The runner of a job with its data, and its calls, which go round so many batches."""
+    case = job.case
+    runner = backend.build(case, job.implementation.split("/")[1], job.mode)
+    batch = make_batch(case)
+    runner.load(make_weights(case))
+    runner.bind(batch)
+    runner.rotate(varied_batches(case, batch, np.random.default_rng(), batches))
+    call = runner.forward if job.mode == "forward" else runner.train
+    return runner, Arm(call=call, sync=runner.sync, advance=runner.advance)
+
+
 def seconds_a_call(job: Job) -> float:
     """Time a job's calls in this process, one after the other, each with a batch of its own."""
-    case, mode = job.case, job.mode
-    backend, strategy = job.implementation.split("/")
-    runner = backends.create(backend, threads=1).build(case, strategy, mode)
-    runner.load(make_weights(case))
-    runner.bind(make_batch(case))
-    runner.rotate(varied_batches(case, np.random.default_rng(), BATCHES))
-    call = runner.forward if mode == "forward" else runner.train
+    _runner, arm = prepared(backends.create(job.backend, threads=1), job, BATCHES)
     # TorchScript compiles a training step anew, for a second, at about its fourth call.
-    warm_up(Arm(call=call, sync=runner.sync, advance=runner.advance), calls=20, seconds=0.3)
+    warm_up(arm, calls=20, seconds=0.3)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -129,9 +135,9 @@ def seconds_a_call(job: Job) -> float:
     while clock() - began_ns < 1e9 * ALONE_S:
         calls, total_ns = 0, 0
         while total_ns < 1e9 * CHUNK_S:
-            runner.advance()
+            arm.advance()
             start_ns = clock()
-            runner.sync(call())
+            arm.sync(arm.call())
             total_ns += clock() - start_ns
             calls += 1
         chunks.append(total_ns / 1e9 / calls)

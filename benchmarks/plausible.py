@@ -28,14 +28,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import backends
 from backends import IMPLEMENTATIONS
 from backends.api import MODES, Backend, Case, Dtype
-from backends.data import make_batch, make_weights, varied_batches
 from backends.products import flops
 from bench.format import digits
 from bench.measure import clock
@@ -44,6 +41,7 @@ from bench.plausible import MARGIN, least_seconds, true_flops
 from bench.record import Job
 from bench.run import chosen_cpus
 from benchmarks import instrument
+from benchmarks.by_itself import prepared
 
 NAMES = (
     "reference/products,torch/products,torch/fused,torch/dynamic,onnx/fused,"
@@ -76,7 +74,7 @@ SHOWN = 25
 
 
 def cases() -> list[Case]:
-    """What is timed, of each cell and dtype."""
+    """The cases that are timed, of each cell and dtype."""
     float32 = [
         Case(cell=cell, seq_len=t, batch=b, inputs=h, hidden=h)
         for cell, (h, b, t) in itertools.product(CELLS, SHAPES)
@@ -121,22 +119,17 @@ def serve(backend: str, seconds: float) -> None:
 
 def fastest_call(backend: Backend, job: Job, seconds: float) -> float:
     """Seconds of the fastest of a job's calls, each with another batch."""
-    case = job.case
-    runner = backend.build(case, IMPLEMENTATIONS[job.implementation].strategy.name, job.mode)
-    runner.load(make_weights(case))
-    runner.bind(make_batch(case))
-    runner.rotate(varied_batches(case, np.random.default_rng(), BATCHES))
-    call = runner.forward if job.mode == "forward" else runner.train
+    runner, arm = prepared(backend, job, BATCHES)
     for _ in range(WARM_CALLS):
-        runner.advance()
-        runner.sync(call())
+        arm.advance()
+        arm.sync(arm.call())
     gc.collect()
     gc.disable()
     began_ns, least_ns = clock(), math.inf
     while clock() - began_ns < 1e9 * seconds:
-        runner.advance()
+        arm.advance()
         start_ns = clock()
-        runner.sync(call())
+        arm.sync(arm.call())
         least_ns = min(least_ns, clock() - start_ns)
     gc.enable()
     runner.close()
@@ -144,7 +137,7 @@ def fastest_call(backend: Backend, job: Job, seconds: float) -> float:
 
 
 def replies(backend: str, jobs: Sequence[Job], seconds: float) -> Iterator[dict[str, Any]]:
-    """What a fresh process of a backend prints, on the CPU that a run would choose."""
+    """The output of a fresh process of a backend, on the CPU that a run would choose."""
     command = [sys.executable, __file__, "serve", backend, str(seconds)]
     with subprocess.Popen(
         ["taskset", "-c", ",".join(map(str, chosen_cpus(1))), *command],

@@ -140,7 +140,7 @@ def test_varied_batches_differ_in_their_features_and_in_nothing_else(
     case: Case, count: int, seed: int
 ) -> None:
     rng, like = np.random.default_rng(seed), make_batch(case)
-    first, second = (varied_batches(case, rng, count) for _ in range(2))
+    first, second = (varied_batches(case, like, rng, count) for _ in range(2))
     assert len(first) == count
     seen = {batch.x[..., : case.inputs].tobytes() for batch in (*first, *second)}
     few = case.dtype == "bfloat16"  # it has too few values for many batches of one feature

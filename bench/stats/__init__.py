@@ -31,6 +31,7 @@ from bench.stats.stability import (
     between_processes,
     drift,
     drifted,
+    median_error,
     paired_drift,
     paired_drifts,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "judge",
     "linked_ratio",
     "look_confidence",
+    "median_error",
     "p_value",
     "paired_drift",
     "paired_drifts",

@@ -26,7 +26,7 @@ def drift(samples: Sequence[float]) -> float:
 
 
 def paired_drift(a: Sequence[float], b: Sequence[float]) -> float:
-    """The same of the ratio a / b of two arms of one block; NaN below two shared rounds.
+    """Drift of the ratio a / b of two arms of one block; NaN below two shared rounds.
 
     The arms may drift together, as the host does: only what moves their ratio is here.
     """
@@ -64,7 +64,7 @@ def _relative(change: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How the log ratio of two arms differs between blocks, and what rounds leave of doubt in one.
+    """Spread of the log ratio of two arms between blocks, and its uncertainty within one.
 
     `between` is the standard deviation of the blocks' log ratios, `within` the standard error of a
     block's own (the median over blocks); `low` and `high` are the extreme ratios of `blocks`.
@@ -77,17 +77,22 @@ class Spread:
     blocks: int
 
 
+def median_error(values: Values) -> float:
+    """Standard error of the median of values [n]: 1.25 of a mean's.
+
+    Their standard deviation is taken from the median deviation, which outliers do not move.
+    """
+    deviation = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return 1.25 * deviation / math.sqrt(len(values))
+
+
 def between_processes(a: Blocks, b: Blocks) -> Spread | None:
     """The spread of a ratio over blocks, each with its own processes; None below three blocks."""
     rows = [row for row in paired_rounds(a, b) if len(row) > 1]
     if len(rows) < 3:
         return None
     ratios = [float(np.median(row)) for row in rows]
-    # The standard error of a median is 1.25 of a mean's; the spread by its median deviation.
-    errors = [
-        1.25 * 1.4826 * float(np.median(np.abs(row - np.median(row)))) / math.sqrt(len(row))
-        for row in rows
-    ]
+    errors = [median_error(row) for row in rows]
     return Spread(
         between=float(np.std(ratios, ddof=1)),
         within=float(np.median(errors)),
