@@ -67,13 +67,13 @@ def wait_until_asleep(pid: int, limit_s: float = _REST_LIMIT_S) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a thread of a process is running or ready to; not where the process is gone."""
+    """Whether a thread of a process runs, is ready to, or waits for a disk; not if it is gone."""
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):
                 # The state stands behind the name, which may hold anything in its brackets.
                 state = (task / "stat").read_bytes().rpartition(b")")[2].split()[0]
-                if state == b"R":
+                if state in (b"R", b"D"):
                     return True
     return False
 

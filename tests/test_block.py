@@ -7,7 +7,8 @@ import random
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -187,11 +188,22 @@ def test_room_on_a_gpu_is_by_the_largest_fall_of_its_free_memory(
     assert not memory.is_left([])
 
 
+@contextmanager
+def process(code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs this program, after it has said that it is there; killed at the end."""
+    script = f"print(flush=True)\n{code}"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as started:
+        try:
+            assert started.stdout is not None
+            started.stdout.readline()
+            yield started
+        finally:
+            started.kill()
+
+
 def test_a_process_that_rests_is_asleep_and_one_that_spins_is_not() -> None:
-    with subprocess.Popen(["sleep", "60"]) as resting:
-        assert wait_until_asleep(resting.pid)
-        resting.kill()
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
+    with process("import time; time.sleep(600)") as resting:
+        assert wait_until_asleep(resting.pid, 30)
+    with process("while True: pass") as spinning:
         assert not wait_until_asleep(spinning.pid, 0.05)
-        spinning.kill()
     assert wait_until_asleep(spinning.pid)
