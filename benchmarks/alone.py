@@ -1,16 +1,17 @@
 """Ratios of the instrument against those of processes that run alone, one after the other.
 
-    python benchmarks/alone.py [--repetitions 8] [--load NAME] [--burst-s S] [--choose] [--out FILE]
+    python benchmarks/alone.py [--repetitions 10] [--load NAME] [--burst-s S] [--choose] [--out FILE]
 
-A repetition of a pair is one block of its two arms, by the engine's own code, and four processes
-that are alone while they run: a, b, b, a, each timed call after call without the harness
-(`by_itself.py`). Its difference is the log ratio of the block less that of the processes alone; the
-interval is a t-interval over repetitions. Goal: the interval of each difference within 2 %, and the
-median of their sizes 1 % or less. `--load` has a neighbour at work meanwhile, also beside the
-processes alone, whose own ratio it moves. `--choose` measures other pairs, by which the length of a
-burst was chosen.
+A repetition of a pair is one block of its two arms, by the engine's own code, and eight processes
+that are alone while they run: a, b, b, a, a, b, b, a, each timed call after call without the
+harness (`by_itself.py`). What the host does between two of them is in their ratio, so that of four
+neighbours' log ratios the highest and the lowest are left out. A repetition's difference is the log
+ratio of the block less the mean of the other two; the interval is a t-interval over repetitions.
+Goal: the interval of each difference within 2 %, and the median of their sizes 1 % or less.
+`--load` has a neighbour at work meanwhile, also beside the processes alone, whose own ratio it
+moves. `--choose` measures other pairs, by which the length of a burst was chosen.
 
-Prints a row a pair, and writes every block and every process. Takes some 25 minutes of one core;
+Prints a row a pair, and writes every block and every process. Takes some 45 minutes of one core;
 what is done is saved after each pair.
 """
 
@@ -93,23 +94,29 @@ GOALS = {"interval": 0.02, "median": 0.01}
 def repetition(
     number: int, pair: Pair, alone: Mapping[str, Alone], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One block and four processes alone: two log ratios, and seconds a call of each.
+    """One block and eight processes alone: two log ratios, and seconds a call of each.
 
     Which is first changes from one to the next.
     """
     a, b = pair.jobs()
-    order = [a, b, b, a] if number % 2 else [b, a, a, b]
+    first, second = (a, b) if number % 2 else (b, a)
+    order = [first, second, second, first] * 2
     times = [(job, alone[job.backend].seconds(job)) for job in order]
     records = instrument.measured({"pair": [a, b]}, range(number, number + 1), **settings)["pair"]
     blocks = [_samples(records, job) for job in (a, b)]
-    of_alone = [fmean(math.log(s) for other, s in times if other == job) for job in (a, b)]
     return {
         "block": stats.steady_difference(*blocks),
-        "alone": of_alone[0] - of_alone[1],
+        "alone": middle([dict(both) for both in zip(times[::2], times[1::2], strict=True)], a, b),
         "block_s": [median(samples) for samples in blocks],
         "alone_s": [[s for other, s in times if other == job] for job in (a, b)],
         "rounds": len(blocks[0]),
     }
+
+
+def middle(neighbours: Sequence[Mapping[Job, float]], a: Job, b: Job) -> float:
+    """The mean log ratio of neighbours without the highest and the lowest one."""
+    logs = sorted(math.log(times[a] / times[b]) for times in neighbours)
+    return fmean(logs[1:-1])
 
 
 def _samples(records: Sequence[Record], job: Job) -> Sequence[float]:
@@ -201,7 +208,7 @@ def measure(
 
 def main() -> None:
     parser = instrument.options(__doc__, "alone")
-    parser.add_argument("--repetitions", type=instrument.count, default=8)
+    parser.add_argument("--repetitions", type=instrument.count, default=10)
     parser.add_argument("--load", choices=LOADS, default="none", help="what runs meanwhile")
     parser.add_argument("--burst-s", type=float, default=BURST_S, help="[default: %(default)s]")
     parser.add_argument("--choose", action="store_true", help="the pairs that chose a burst")
