@@ -1,6 +1,6 @@
 """Ratios of the instrument against those of processes that run alone, one after the other.
 
-    python benchmarks/alone.py [--repetitions 10] [--load NAME] [--burst-s S] [--choose] [--out FILE]
+    python benchmarks/alone.py [--repetitions 10] [--load NAME] [--burst-s S] [--choose]
 
 A repetition of a pair is one block of its two arms, by the engine's own code, and eight processes
 that are alone while they run: a, b, b, a, a, b, b, a, each timed call after call without the
