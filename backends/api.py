@@ -61,7 +61,8 @@ class Case:
     T / 2: what a batch is that was padded to more than it needs. Outputs are 0 at t >= n_b and
     the state is held there. `forget_bias` is added to the LSTM's forget gate at run time and is no
     part of the weights. `device` is a name of `backends.devices`. `tf32` "on" lets a GPU's products
-    of float32 arrays be TensorFloat-32; a process computes with it or without.
+    of float32 arrays be TensorFloat-32; a process computes with it or without. `threads` is how
+    many the process that computes it has, each on a CPU of its own.
 
     Raises `ValueError` for an unknown cell, for one that cannot have these sizes, and for TF32
     where there is none.
@@ -81,11 +82,12 @@ class Case:
     seed: int = 0
     direction: Direction = "forward"
     tf32: Tf32 = "off"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise ValueError(f"cell {self.cell!r}: must be one of {', '.join(CELLS)}")
-        for name in ("seq_len", "batch", "inputs", "hidden", "layers"):
+        for name in ("seq_len", "batch", "inputs", "hidden", "layers", "threads"):
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")

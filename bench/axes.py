@@ -46,7 +46,7 @@ _WORDS: Mapping[str, Sequence[str]] = {
 
 #: Axes that are fields of a case, the slowest to vary first.
 CASE_AXES = (
-    *("device", "dtype", "tf32", "cell", "direction", "layers", "hidden", "inputs"),
+    *("device", "threads", "dtype", "tf32", "cell", "direction", "layers", "hidden", "inputs"),
     *("batch", "lengths", "initial_state", "seq_len"),
 )
 
@@ -71,6 +71,7 @@ class Axes:
     initial_state: tuple[str, ...] = ("zeros",)
     direction: tuple[str, ...] = ("forward",)
     tf32: tuple[str, ...] = ("off",)
+    threads: tuple[int, ...] = (1,)
     backend: tuple[str, ...] = ()
     strategy: tuple[str, ...] = ()
 

@@ -1,8 +1,9 @@
 """One block: a case in one mode, over all its implementations at once, a worker for each arm.
 
-All workers of a group live at the same time, on the same CPUs, and block but for one. The parent
-hands the token round: round by round each arm runs one burst of calls. So every ratio within a
-block is paired, and is still the ratio of processes that run alone (docs/measuring.md).
+All workers of a group live at the same time, on the same CPUs, and block but for one. An arm has as
+many threads as its job's case says, each on a CPU of its own. The parent hands the token round:
+round by round each arm runs one burst of calls. So every ratio within a block is paired, and is
+still the ratio of processes that run alone (docs/measuring.md).
 
 Where memory does not hold all workers at once, the arms are measured in groups one after the
 other. Each group has the reference arm and its identical twin; the other arms' ratios across two
@@ -18,6 +19,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,17 +29,17 @@ from backends.devices import is_gpu
 from bench import outcome as outcomes
 from bench import stats
 from bench.axes import RANKED
+from bench.ceilings import kind_of_work
 from bench.ending import wait_until_asleep
 from bench.launch import OutOfTime, Team, Worker
 from bench.measure import BURST_S, DISCARDED_S, FEWEST_LONG_ROUNDS, FEWEST_ROUNDS, LONG_S
 from bench.outcome import Outcome, request
 from bench.peaks import Peaks
 from bench.plausible import check
-from bench.record import Job, Record, Status
+from bench.record import Job, Record, Setting, Status
 from bench.room import Room
 from bench.sampling import Sampling
 from bench.sources import ServerDied, WorkerDied, WorkerHung
-from bench.sweep import Setting
 from bench.watch import Unwatched
 
 #: Seconds that a burst may take beyond `PATIENCE` times what its calls took when they were warm.
@@ -50,8 +52,12 @@ EXCUSES = 2
 #: Rounds go on until half the 95 % interval of each arm's median is below this share of it.
 ROUND_PRECISION = 0.005
 
-#: Outcomes that are measured in the same group: of a job and its identical twin, of each team.
+#: Outcomes that are measured in the same group: of an implementation with each number of threads,
+#: of its identical twins, of each team.
 Unit = Sequence[Outcome]
+
+#: Nothing is doubted.
+NO_PEAKS: Mapping[str, Peaks] = MappingProxyType({})
 
 
 class _ServerLost(Exception):
@@ -59,7 +65,7 @@ class _ServerLost(Exception):
 
 
 class Block:
-    """Steady-state jobs of one case and mode, one for each implementation and identical pair."""
+    """The steady jobs of one setting: of each implementation, on each number of threads."""
 
     def __init__(
         self,
@@ -73,7 +79,7 @@ class Block:
         attempt: int = 0,
         kernels: bool = False,
         watch: Unwatched | None = None,
-        peaks: Peaks | None = None,
+        peaks: Mapping[str, Peaks] = NO_PEAKS,
         room: Room | None = None,
         burst_s: float | None = None,
     ) -> None:
@@ -82,15 +88,16 @@ class Block:
         Args:
             teams: where workers come from. With two teams each has a worker for each job: two
                 environments in turns.
-            jobs: of one case and mode; they differ in their `Job.arm`.
-            expected: the oracle's file of each case and mode.
+            jobs: of one setting; they differ in their `Job.arm` and in their threads.
+            expected: the oracle's file of each setting.
             sampling: how long to warm up, and for how long an arm is timed.
             order: draws the order of the arms.
             built: called once with each job, when it has been built.
             attempt: the number of this block's first turns among all that were taken of it.
             kernels: whether to record what each arm runs.
             watch: looks at the GPU in rounds; those at a low clock are set aside.
-            peaks: what the host reaches at most, against figures that cannot be of the work.
+            peaks: what the host reaches at most, by kind of work (`bench.ceilings`), against
+                figures that cannot be of the work.
             room: looks at memory; a `Room` of the case's device if None.
             burst_s: seconds of a burst's timed calls; `BURST_S` if None.
 
@@ -102,7 +109,7 @@ class Block:
         self._sampling = sampling
         self._order = order
         self._built = built
-        self._attempts = count(attempt)
+        self._attempts, self._rounds = count(attempt), count()
         self._kernels_too = kernels
         self._watch = watch or Unwatched()
         self._peaks = peaks
@@ -110,7 +117,7 @@ class Block:
         self._burst_s = BURST_S if burst_s is None else burst_s
         self._told: set[Job] = set()
         self._excuses = EXCUSES
-        self._workers: dict[tuple[str, int], Worker] = {}
+        self._workers: dict[tuple[Job, int], Worker] = {}
 
     def run(self, block: int) -> list[list[Record]]:
         """Build, check, warm and take turns; the records of each team's jobs, however they ended.
@@ -119,31 +126,44 @@ class Block:
         fork server ends, all of the group begin again.
         """
         first = _reference(self._jobs)
-        waiting = [self._unit(job) for job in dict.fromkeys(job.original for job in self._jobs)]
+        waiting = [self._unit(name) for name in dict.fromkeys(j.implementation for j in self._jobs)]
         self._order.shuffle(waiting)
-        waiting.sort(key=lambda unit: unit[0].job != first)  # it is built first, and in one group
+        waiting.sort(key=lambda unit: _name(unit) != first)  # it is built first, and in one group
+        crowded: list[Unit] = []
         done: list[Outcome] = []
-        shared: Job | None = None
+        shared: str | None = None
         while waiting:
             group = self._group(waiting, shared)
             news = [unit for unit in group if unit in waiting]
-            done += [o for unit in (group if _alive_units(news) else news) for o in unit]
             waiting = [unit for unit in waiting if unit not in news]
-            if waiting and shared is None:
-                shared = _reference([outcome.job for outcome in _alive(done)])
+            if len(group) > 1:
+                crowded += [unit for unit in news if _ran_out(unit)]
+            group, news = ([u for u in units if u not in crowded] for units in (group, news))
+            done += _kept(group, news)
+            shared = shared or _reference([outcome.job for outcome in _alive(done)])
+        for unit in crowded:
+            group = self._group([unit], shared)
+            if len(group) > 1 and _ran_out(unit):
+                group = self._group([unit], None)  # without a ratio, rather than nothing
+            done += _kept(group, [unit])
         if shared is not None and any(outcome.attempt != done[0].attempt for outcome in done):
             for outcome in done:
-                outcome.worker["reference"] = shared.implementation
+                outcome.worker["reference"] = shared
         sides = range(len(self._teams))
         return [[o.record(block) for o in done if o.side == side] for side in sides]
 
-    def _unit(self, job: Job, *, twin: bool = False) -> Unit:
-        """The outcomes of a job and its twin: those that were planned, or both with `twin`."""
-        planned = [other for other in self._jobs if other.original == job]
-        jobs = [job, replace(job, replica=1)] if twin else planned
+    def _unit(self, implementation: str, *, twin: bool = False) -> Unit:
+        """The outcomes of an implementation: of the jobs that were planned, or also their twins."""
+        jobs = [job for job in self._jobs if job.implementation == implementation]
+        if twin:
+            jobs = [
+                replace(job, replica=number)
+                for job in dict.fromkeys(job.original for job in jobs)
+                for number in (0, 1)
+            ]
         return [Outcome(job=each, side=side) for each in jobs for side in range(len(self._teams))]
 
-    def _group(self, waiting: Sequence[Unit], shared: Job | None) -> list[Unit]:
+    def _group(self, waiting: Sequence[Unit], shared: str | None) -> list[Unit]:
         """Measure as many of the waiting units as memory holds, beside the shared arm."""
         attempt = next(self._attempts)
         beside = [] if shared is None else [self._unit(shared, twin=True)]
@@ -173,7 +193,7 @@ class Block:
             for outcome in unit:
                 self._prepare(outcome)
             beside = len(group) >= least and _alive_units(group)
-            if beside and any(o.status is Status.OOM for o in unit):
+            if beside and _ran_out(unit):
                 for outcome in unit:
                     self._end(outcome)
             else:  # one that had no room beside the others is left for another group
@@ -197,7 +217,7 @@ class Block:
         shared = _reference([outcome.job for outcome in _alive(arms)])
         if shared is None:
             return
-        if len(group) > 1 and group[-1][0].job != shared:
+        if len(group) > 1 and _name(group[-1]) != shared:
             for outcome in group.pop():
                 self._end(outcome)
         pair = [o for o in self._unit(shared, twin=True) if o.job.replica]
@@ -221,7 +241,7 @@ class Block:
         return reply
 
     def _worker(self, outcome: Outcome) -> Worker:
-        return self._workers[outcome.job.arm, outcome.side]
+        return self._workers[outcome.job, outcome.side]
 
     def _lose(self, outcome: Outcome, error: WorkerDied | WorkerHung) -> None:
         """Blame an arm for the end of its worker; for that of its server only the third time.
@@ -239,7 +259,7 @@ class Block:
             raise _ServerLost from error
 
     def _end(self, outcome: Outcome) -> None:
-        worker = self._workers.pop((outcome.job.arm, outcome.side), None)
+        worker = self._workers.pop((outcome.job, outcome.side), None)
         if worker is not None:
             worker.close()
 
@@ -249,10 +269,10 @@ class Block:
         if outcome.blamed:
             return
         try:
-            worker = self._teams[outcome.side].worker(job.backend)
-            self._workers[job.arm, outcome.side] = worker
+            worker = self._teams[outcome.side].worker(job.backend, job.case.threads)
+            self._workers[job, outcome.side] = worker
             outcome.worker = {"pid": worker.pid}
-            message = request("prepare", job, self._expected[job.case, job.mode])
+            message = request("prepare", job, self._expected[job.setting])
             outcome.take(worker.request(message, limit_s=outcomes.PREPARE_LIMIT_S))
         except (WorkerDied, WorkerHung) as error:
             self._lose(outcome, error)
@@ -276,16 +296,14 @@ class Block:
 
     def _take_turns(self, arms: Sequence[Outcome]) -> None:
         """Rounds of bursts, one of each arm, until `rounds_needed` says that they are enough."""
-        self._watch.begin()
-        orders = self._orders(len(arms))
-        number = 0
-        while number < rounds_needed(_alive(arms), self._sampling.steady_s, self._burst_s):
-            with self._watch.during(number):
+        orders, rounds = self._orders(len(arms)), list[int]()
+        while len(rounds) < rounds_needed(_alive(arms), self._sampling.steady_s, self._burst_s):
+            rounds.append(next(self._rounds))
+            with self._watch.during(rounds[-1]):
                 for place in next(orders):
                     if arms[place].status is Status.OK:
                         self._burst(arms[place])
-            number += 1
-        self._set_aside(_alive(arms))
+        self._set_aside(_alive(arms), rounds)
 
     def _orders(self, n: int) -> Iterator[list[int]]:
         """The arms in the order of each round: rows of a balanced design, each there and back."""
@@ -310,12 +328,12 @@ class Block:
         if not wait_until_asleep(self._worker(outcome).pid):
             outcome.worker["restless"] = outcome.worker.get("restless", 0) + 1
 
-    def _set_aside(self, arms: Sequence[Outcome]) -> None:
+    def _set_aside(self, arms: Sequence[Outcome], rounds: Sequence[int]) -> None:
         """Take out the rounds at a low clock, of all arms: they stay paired."""
         low = self._watch.low_turns()
         for outcome in arms:
-            samples = outcome.samples["steady"]
-            outcome.samples["steady"] = [s for n, s in enumerate(samples) if n not in low]
+            samples = zip(rounds, outcome.samples["steady"], strict=True)
+            outcome.samples["steady"] = [sample for n, sample in samples if n not in low]
 
     def _finish(self, outcome: Outcome) -> None:
         """Compare an arm with the oracle again, and its figure with what the host can do."""
@@ -327,9 +345,10 @@ class Block:
         if self._kernels_too and not outcome.job.replica:
             limit_s = BURST_LIMIT_S + PATIENCE * outcome.call_s
             outcomes.look_at_kernels(self._worker(outcome), outcome, limit_s=limit_s)
-        if self._peaks is not None and IMPLEMENTATIONS[outcome.job.implementation].kind in RANKED:
+        case, peaks = outcome.job.case, self._peaks.get(kind_of_work(outcome.job.case))
+        if peaks is not None and IMPLEMENTATIONS[outcome.job.implementation].kind in RANKED:
             call_s = median(outcome.samples["steady"])
-            reason = check(outcome.job.case, outcome.job.mode, call_s, self._peaks)
+            reason = check(case, outcome.job.mode, call_s, peaks)
             if reason is not None:
                 outcome.status, outcome.reason = Status.IMPLAUSIBLE, reason
 
@@ -357,19 +376,33 @@ def _alive_units(units: Sequence[Unit]) -> bool:
     return any(outcome.status is Status.OK for unit in units for outcome in unit)
 
 
-def _reference(jobs: Sequence[Job]) -> Job | None:
-    """The job whose arm the groups of a block share, if there are several.
+def _kept(group: Sequence[Unit], news: Sequence[Unit]) -> list[Outcome]:
+    """The outcomes of a group's new units, with those that they took turns with."""
+    beside = [unit for unit in group if _alive_units(news) and unit not in news]
+    return [outcome for unit in (*beside, *news) for outcome in unit]
+
+
+def _ran_out(unit: Unit) -> bool:
+    """Whether memory ran out for one of these arms."""
+    return any(outcome.status is Status.OOM for outcome in unit)
+
+
+def _name(unit: Unit) -> str:
+    return unit[0].job.implementation
+
+
+def _reference(jobs: Sequence[Job]) -> str | None:
+    """The implementation whose arms the groups of a block share, if there are several.
 
     The one that has an identical twin, else a dynamic strategy, else any other.
     """
-    twinned = {job.original for job in jobs if job.replica}
-    kinds = {job: IMPLEMENTATIONS[job.implementation].kind for job in jobs}
+    twinned = {job.implementation for job in jobs if job.replica}
 
-    def rank(job: Job) -> tuple[bool, bool, bool, str]:
-        kind = kinds[job]
-        return job not in twinned, kind != "dynamic", kind not in RANKED, job.implementation
+    def rank(name: str) -> tuple[bool, bool, bool, str]:
+        kind = IMPLEMENTATIONS[name].kind
+        return name not in twinned, kind != "dynamic", kind not in RANKED, name
 
-    return min((job for job in jobs if not job.replica), key=rank, default=None)
+    return min({job.implementation for job in jobs if not job.replica}, key=rank, default=None)
 
 
 def rounds_needed(arms: Sequence[Outcome], seconds: float, burst_s: float = BURST_S) -> int:

@@ -208,7 +208,9 @@ class _Probe:
                 "mode": self.job.mode,
                 "limit": limits.order(self.limit_bytes, made),
             }
-            with self.team.worker(self.job.backend, fresh_cache=True) as worker:
+            with self.team.worker(
+                self.job.backend, self.job.case.threads, fresh_cache=True
+            ) as worker:
                 try:
                     reply = worker.request(message, limit_s=self.limit_s)
                 except WorkerHung as error:

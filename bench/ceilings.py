@@ -20,7 +20,8 @@ PEAKS_LIMIT_S = 120.0
 
 def kind_of_work(case: Case) -> str:
     """The peaks that answer for a case, by name: `cpu float32`, `gpu float32 tf32`."""
-    return f"{case.device} {case.dtype}" + (" tf32" if case.tf32 == "on" else "")
+    more = [" tf32"] * (case.tf32 == "on") + [f" {case.threads} threads"] * (case.threads > 1)
+    return f"{case.device} {case.dtype}{''.join(more)}"
 
 
 def measure_ceilings(team: Team, sweep: Sweep, backends: Collection[str]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def measure_ceilings(team: Team, sweep: Sweep, backends: Collection[str]) -> dic
 def _ask(team: Team, backend: str, case: Case) -> Peaks | None:
     message = {"op": "peaks", "device": case.device, "dtype": case.dtype, "tf32": case.tf32}
     try:
-        with team.worker(backend) as worker:
+        with team.worker(backend, case.threads) as worker:
             reply = worker.request(message, limit_s=PEAKS_LIMIT_S)
     except (WorkerDied, WorkerHung):
         return None

@@ -135,6 +135,7 @@ def _measure(
     from bench import run as engine
     from bench.claims import bundle
     from bench.interpreters import Interpreters
+    from bench.preset import has_own_threads
     from bench.progress import for_console
     from bench.selection import check_installed, select
 
@@ -146,7 +147,8 @@ def _measure(
     gpu = any(claim.gpu for claim in asked) and _has_gpu(interpreters)
     there = [claim for claim in asked if gpu or not claim.gpu]
     for preset in bundle.missing(there, runs):
-        sweep = select(preset, {})
+        own = threads is None or has_own_threads(preset)
+        sweep = select(preset, {} if own else {"threads": (threads,)})
         check_installed(sweep, (), interpreters)
         target = folder / preset
         click.echo(f"{preset}: {sweep.title}", err=True)
@@ -154,7 +156,6 @@ def _measure(
             run = engine.execute(
                 sweep,
                 target,
-                threads=engine.threads_for(sweep, None if sweep.threads else threads),
                 start="fork",
                 command=command,
                 progress=for_console(Console(stderr=True)),

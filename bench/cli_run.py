@@ -77,7 +77,6 @@ def run(
     /,
     *,
     preset: str,
-    threads: int | None,
     pythons: dict[str, Path],
     blocks: int | None,
     precision: float | None,
@@ -118,7 +117,7 @@ def run(
     interpreters = Interpreters.of_paths(pythons)
     sweep = select(preset, axes, sampling=sampling, capped=not no_caps)
     check_limit(sweep)
-    threads = engine.threads_for(sweep, threads)
+    engine.chosen_cpus(sweep.threads()[-1])
     check_installed(sweep, axes.get("backend", ()), interpreters)
     engine.check_devices(sweep, interpreters)
     if dry_run:
@@ -129,7 +128,6 @@ def run(
         result = engine.execute(
             sweep,
             folder,
-            threads=threads,
             start=start,
             command=repeatable(context),
             progress=progress,

@@ -38,7 +38,6 @@ def versus(
     old: Path,
     new: Path,
     preset: str,
-    threads: int | None,
     blocks: int | None,
     start: Literal["fork", "spawn"],
     no_caps: bool,
@@ -59,7 +58,7 @@ def versus(
     from bench.progress import for_console
     from bench.report import comparison
     from bench.rules import parse_rules
-    from bench.run import threads_for
+    from bench.run import chosen_cpus
     from bench.selection import select
     from bench.store import check_new
 
@@ -67,13 +66,12 @@ def versus(
     check_new(out)
     axes = {name: values for name, values in named.items() if values is not None}
     sweep = select(preset, axes, sampling={"blocks": blocks}, capped=not no_caps)
-    threads = threads_for(sweep, threads)
+    chosen_cpus(sweep.threads()[-1])
     with said_where(out):
         runs = engine.execute(
             sweep,
             out,
             (old, new),
-            threads=threads,
             start=start,
             command=shlex.join(["python", "-m", "bench", *context.find_root().obj]),
             progress=for_console(Console(stderr=True)),

@@ -217,13 +217,11 @@ def _longest(old: Run, new: Run) -> list[Longest]:
     ]
 
 
-#: The A/A twins of a run, by the device that they were measured on.
-_ByDevice = Mapping[str, Floors]
+#: The A/A twins of a run, by the device and the number of threads that they were measured on.
+_ByPlace = Mapping[tuple[str, int], Floors]
 
 
-def _read(
-    run: Run, measures: Sequence[Measure]
-) -> tuple[dict[Job, Evidence], list[str], _ByDevice]:
+def _read(run: Run, measures: Sequence[Measure]) -> tuple[dict[Job, Evidence], list[str], _ByPlace]:
     """Jobs in reading order, what is wrong with the run, and its A/A twins."""
     groups, faults = groups_of(run, str(run.manifest.get("id", run.folder.name)))
     places = {name: place for place, name in enumerate(IMPLEMENTATIONS)}
@@ -238,16 +236,16 @@ def _read(
             )
         )
         jobs.update((evidence.job, evidence) for evidence in known)
-    floors = {group.case.device: group.floors for group in groups}
+    floors = {(group.case.device, group.case.threads): group.floors for group in groups}
     return jobs, [*faults, *run.faults], floors
 
 
-def _floor(job: Job, floors: Iterable[_ByDevice]) -> stats.Floor:
+def _floor(job: Job, floors: Iterable[_ByPlace]) -> stats.Floor:
     """The floor that both runs' A/A pairs of the same backend, mode and measure set together.
 
     What is compared was measured by different workers, so a pair in two workers counts for all.
     """
-    found = (by_device[job.case.device] for by_device in floors)
+    found = (by_place[job.case.device, job.case.threads] for by_place in floors)
     return stats.coarsest(*(one.anywhere(job.backend, job.mode, job.measure) for one in found))
 
 

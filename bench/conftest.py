@@ -122,7 +122,6 @@ def evidence(
         stash[_RUN] = run.execute(
             narrowed(stash[_SWEEP], jobs),
             tmp_path_factory.mktemp("bench") / "run",
-            threads=1,
             start="fork",
             command="pytest bench",
             progress=run.Silent(),
@@ -176,6 +175,6 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     manifest = found.manifest
     output_json["datetime"] = manifest.get("created", output_json["datetime"])
     output_json["run"] = {
-        name: manifest.get(name) for name in ("id", "status", "command", "threads", "versions")
+        name: manifest.get(name) for name in ("id", "status", "command", "versions")
     }
     output_json["not_replayed"] = not_replayed(found)

@@ -21,8 +21,9 @@ from typing import Any, Protocol
 from bench import durable, gpus, machine
 from bench.block import Block
 from bench.capacity import capacity
-from bench.ceilings import ceilings, kind_of_work, measure_ceilings
+from bench.ceilings import ceilings, measure_ceilings
 from bench.estimate import job_seconds
+from bench.evidence import Group, groups_of
 from bench.failures import steady_failures
 from bench.interpreters import OWN, Interpreters
 from bench.launch import OutOfTime, Start, Team
@@ -32,11 +33,11 @@ from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
 from bench.outcome import in_own_worker
 from bench.peaks import Peaks
-from bench.record import Job, Record, Status
+from bench.record import Job, Record, Setting, Status
 from bench.selection import absent_backends
 from bench.sources import WorkerDied, WorkerHung
-from bench.store import Store
-from bench.sweep import Setting, Sweep
+from bench.store import Run, Store
+from bench.sweep import Sweep
 from bench.watch import with_memory
 
 #: What has begun may take so many budgets, since estimates err, and is cut off then. One that does
@@ -77,7 +78,6 @@ class Engine:
         store: Store,
         manifest: dict[str, Any],
         *,
-        threads: int,
         cpus: Sequence[int],
         start: Start,
         gate: Gate,
@@ -89,7 +89,7 @@ class Engine:
         self._sweep = sweep
         self._store = store
         self._manifest = manifest
-        self._threads, self._cpus, self._start = threads, cpus, start
+        self._cpus, self._start = cpus, start
         self._gate = gate
         self._stopping = stopping
         self._records = list(earlier)
@@ -99,7 +99,7 @@ class Engine:
         self._peaks: Mapping[str, Peaks] = {}
         self._jobs: dict[Setting, list[Job]] = defaultdict(list)
         for job in (job for measure in sweep.sampling.counts() for job in sweep.jobs(measure)):
-            self._jobs[job.case, job.mode].append(job)
+            self._jobs[job.setting].append(job)
         self._interpreters = interpreters
         self._lookout = gpus.lookout(gate, sweep.axes.device)
         self._absent = absent_backends(sweep, interpreters)
@@ -121,8 +121,7 @@ class Engine:
                 for number, blocks in enumerate(looks):
                     if number and sampling.precision is not None:
                         # What a resumed run has of this look already must not make another one.
-                        before = [r for r in self._records if r.block < blocks.start]
-                        settings = unsettled(before, sampling.precision)
+                        settings = unsettled(self._groups(blocks.start), sampling.precision)
                         progress.extend(self._seconds(settings, blocks))
                     for few in _parts(blocks, sampling.blocks_per_server):
                         self._generation(settings, few, scratch)
@@ -131,6 +130,13 @@ class Engine:
         except OutOfTime:
             return "out of budget"
         return "finished"
+
+    def _groups(self, end: int) -> list[Group]:
+        """What is known of the blocks before this one."""
+        before = [record for record in self._records if record.block < end]
+        folder = self._store.folder
+        run = Run(folder=folder, manifest=self._manifest, records=before, faults=[])
+        return groups_of(run, folder.name)[0]
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -153,7 +159,7 @@ class Engine:
         present = sorted(set(self._sweep.backends()) - self._absent.keys())
         with Team(
             present,
-            threads=self._threads,
+            threads=self._sweep.threads(),
             cpus=self._cpus,
             start=self._start,
             log=self._store.folder / "workers.log",
@@ -227,7 +233,7 @@ class Engine:
                 attempt=self._next_attempt(setting, block),
                 kernels=block == 0,
                 watch=watch,
-                peaks=self._peaks.get(kind_of_work(setting[0])),
+                peaks=self._peaks,
             )
             (records,) = work.run(block)
             self._keep(records, self._lookout.end(device))
@@ -287,7 +293,7 @@ class Engine:
             for record in self._records
             if record.block == block
             and record.job.measure == "steady"
-            and (record.job.case, record.job.mode) == setting
+            and record.job.setting == setting
         ]
         return max(taken, default=-1) + 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -19,7 +19,7 @@ from bench.belief import doubt
 from bench.errors import UsageError
 from bench.floors import Floors, steady_blocks
 from bench.hosts import session_of
-from bench.record import Job, Measure, Record, Status
+from bench.record import Job, Measure, Record, Setting, Status
 from bench.store import Run
 from bench.sweep import Sweep
 
@@ -189,9 +189,9 @@ def is_small(job: Job, peaks: Iterable[float]) -> bool:
 class Group:
     """All jobs of one case and mode of one run: what is compared with each other.
 
-    A/A twins are not among the jobs: they make `floors`, those of the case's device. `confidence`
-    is the level of intervals, `sweep` the name of what was measured, "" where it cannot be told,
-    `threads` what each worker had.
+    A/A twins are not among the jobs: they make `floors`, those of the case's device and threads.
+    `confidence` is the level of intervals, `sweep` the name of what was measured, "" where it
+    cannot be told.
     """
 
     run: str
@@ -201,7 +201,11 @@ class Group:
     floors: Floors = NO_FLOORS
     confidence: float = stats.CONFIDENCE
     sweep: str = ""
-    threads: int | None = None
+
+    @property
+    def setting(self) -> Setting:
+        """What the blocks had in common that these jobs were measured in."""
+        return replace(self.case, threads=1), self.mode
 
     def get(self, implementation: str, measure: Measure) -> Evidence:
         """What is known of a job; nothing where no such job was planned or recorded."""
@@ -220,10 +224,8 @@ class Group:
         Of two arms that memory did not hold at once, through the arm that both took turns with.
         """
         one, other = (self.get(name, "steady").paired for name in (a, b))
-        if not self.reference:
-            return stats.steady_ratio(one, other, self.confidence)
-        reference = self.get(self.reference, "steady").paired
-        return stats.linked_ratio(one, other, reference, self.confidence)
+        reference = self.get(self.reference, "steady").paired if self.reference else None
+        return stats.steady_ratio(one, other, self.confidence, reference=reference)
 
     @cached_property
     def reference(self) -> str:
@@ -328,20 +330,17 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
     looked = sweep is not None and sweep.sampling.precision is not None
     confidence = stats.look_confidence() if looked else stats.CONFIDENCE
     floors = {
-        device: Floors.of(run.records, device, confidence)
-        for device in {case.device for case, _ in tables}
+        where: Floors.of(run.records, *where, confidence)
+        for where in {(case.device, case.threads) for case, _ in tables}
     }
-    given = run.manifest.get("threads")
-    threads = given if isinstance(given, int) else None
     groups = [
         Group(
             run=label,
             case=c,
             mode=m,
             jobs=jobs,
-            floors=floors[c.device],
+            floors=floors[c.device, c.threads],
             confidence=confidence,
-            threads=threads,
             sweep="" if sweep is None else sweep.name,
         )
         for (c, m), jobs in tables.items()

@@ -32,7 +32,7 @@ class Twins:
 
 @dataclass(frozen=True, kw_only=True)
 class Floors:
-    """The floors of a run on one device.
+    """The floors of a run on one device, with one number of threads.
 
     A pair of twins is two workers of one implementation. Those that answer for the same comparisons
     are a **family**: of a backend, by mode and measure. `confidence` is the level of the run's
@@ -44,10 +44,15 @@ class Floors:
 
     @classmethod
     def of(
-        cls, records: Iterable[Record], device: str, confidence: float = stats.CONFIDENCE
+        cls,
+        records: Iterable[Record],
+        device: str,
+        threads: int = 1,
+        confidence: float = stats.CONFIDENCE,
     ) -> Floors:
-        """Read the A/A twins of a run that were measured on a device; others are passed over."""
-        there = [record for record in records if record.job.case.device == device]
+        """Read the A/A twins of a run on a device and so many threads; others are passed over."""
+        where = device, threads
+        there = [r for r in records if (r.job.case.device, r.job.case.threads) == where]
         wanted = {record.job for record in there if record.job.replica}
         wanted |= {job.original for job in wanted}
         found: dict[Job, list[Record]] = defaultdict(list)

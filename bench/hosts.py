@@ -14,7 +14,7 @@ _HOST = (
 )
 
 #: What makes a run another way of measuring.
-SETTINGS = ("threads", "start")
+SETTINGS = ("start",)
 
 #: What the workers had around them that is not the host's.
 _SURROUNDINGS = ("versions", "environment", "inherited")

@@ -9,6 +9,7 @@ ends who was asked: the answer would be taken for that to the next question.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,6 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -147,13 +147,16 @@ class Worker:
 
 
 class Team:
-    """Sources of workers, one a backend, all on the same CPUs with the same number of threads."""
+    """Sources of workers, one for each backend and number of threads.
+
+    A worker has as many CPUs as threads: the last ones of the team's.
+    """
 
     def __init__(
         self,
         names: Sequence[str],
         *,
-        threads: int,
+        threads: Sequence[int] = (1,),
         cpus: Sequence[int],
         start: Start,
         log: Path,
@@ -162,7 +165,10 @@ class Team:
         deadline_s: float = math.inf,
         longest_s: float = math.inf,
     ) -> None:
-        """`interpreters` says which environment has which framework.
+        """Start the sources.
+
+        `threads` are the numbers of threads that workers are asked for with; `interpreters` says
+        which environment has which framework.
 
         After `deadline_s`, a time of the monotonic clock, what is asked of a worker raises
         `OutOfTime`; a worker that does not answer within `longest_s` hangs, whatever it was asked.
@@ -173,25 +179,32 @@ class Team:
         self._log_path = log
         self._log = log.open("ab")
         self._interpreters = interpreters
-        self._setup = Setup(backend="", threads=threads, cpus=cpus, log=self._log, python="")
+        self._cpus = cpus
         self._fresh_folders = 0
-        self.sources: dict[str, Source] = {}
+        self.threads = sorted(threads)
+        self.sources: dict[tuple[str, int], Source] = {}
         #: Why a backend's workers are spawned although forking was asked for.
         self.notes: dict[str, str] = {}
-        self._failed: dict[str, Exception] = {}
+        self._failed: dict[tuple[str, int], Exception] = {}
         try:
-            for name in names:
+            for kind in itertools.product(names, self.threads):
                 try:
-                    self.sources[name] = self._source(name)
+                    self.sources[kind] = self._source(*kind)
                 except (WorkerDied, WorkerHung) as error:
                     # Installed, but its import fails: its jobs say so, the others' go on.
-                    self._failed[name] = error
+                    self._failed[kind] = error
         except BaseException:
             self.close()
             raise
 
-    def _source(self, name: str) -> Source:
-        setup = replace(self._setup, backend=name, python=self._interpreters.path(name))
+    def _source(self, name: str, threads: int) -> Source:
+        setup = Setup(
+            backend=name,
+            threads=threads,
+            cpus=self._cpus[-threads:],
+            log=self._log,
+            python=self._interpreters.path(name),
+        )
         if self._start == "fork":
             server = ForkServer(setup)
             if server.threads == 1:
@@ -200,15 +213,18 @@ class Team:
             self.notes[name] = f"spawned: its import leaves {server.threads} threads"
         return Spawner(setup)
 
-    def worker(self, backend: str, *, fresh_cache: bool = False) -> Worker:
-        """Start a worker.
+    def worker(
+        self, backend: str, threads: int | None = None, *, fresh_cache: bool = False
+    ) -> Worker:
+        """Start a worker, with the fewest threads that the team has where they are not named.
 
         Compiled code is cached in a folder that a run's workers share, so that a program compiles
         once; `fresh_cache` gives the worker an empty one, where compiling is part of what is
         measured (time or memory).
         """
-        if backend in self._failed:
-            raise self._failed[backend]
+        kind = backend, self.threads[0] if threads is None else threads
+        if kind in self._failed:
+            raise self._failed[kind]
         shorten(self._log_path)
         environment: dict[str, str] = {}
         variable = BACKENDS[backend].compile_cache
@@ -220,22 +236,22 @@ class Team:
             folder.mkdir(exist_ok=True)
             environment[variable] = str(folder)
         try:
-            return self._start_worker(backend, environment)
+            return self._start_worker(kind, environment)
         except (WorkerDied, WorkerHung):
+            if not self.sources[kind].closed:
+                raise  # the host has no room for a process: the others go on
             # The server was killed or is deadlocked: another one costs an import, not the run.
-            self.sources[backend].close()
             try:
-                self.sources[backend] = self._source(backend)
+                self.sources[kind] = self._source(*kind)
             except (WorkerDied, WorkerHung) as error:
-                self._failed[backend] = error
+                self._failed[kind] = error
                 raise
-            return self._start_worker(backend, environment)
+            return self._start_worker(kind, environment)
 
-    def _start_worker(self, backend: str, environment: Mapping[str, str]) -> Worker:
-        source = self.sources[backend]
+    def _start_worker(self, kind: tuple[str, int], environment: Mapping[str, str]) -> Worker:
         return Worker(
-            backend,
-            source,
+            kind[0],
+            self.sources[kind],
             environment,
             deadline_s=self._deadline_s,
             longest_s=self._longest_s,

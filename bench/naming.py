@@ -9,7 +9,7 @@ from bench.record import Job
 from bench.report.model import LETTERS
 
 #: Fields of a case whose values do not say what they are of.
-_NAMED = ("forget_bias", "seed", "tf32")
+_NAMED = ("forget_bias", "seed", "tf32", "threads")
 
 
 def case_name(case: Case, *, between: str = "-", equals: str = "") -> str:
@@ -39,4 +39,5 @@ def job_name(job: Job) -> str:
 
 def step_name(job: Job) -> str:
     """What a progress bar calls a job: `tensorflow/static T=50 train steady`."""
-    return f"{job.implementation} T={job.case.seq_len} {job.mode} {job.measure}"
+    threads = f" threads={job.case.threads}" if job.case.threads > 1 else ""
+    return f"{job.implementation} T={job.case.seq_len}{threads} {job.mode} {job.measure}"

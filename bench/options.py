@@ -132,6 +132,7 @@ _AXES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("--dtype", words, "A,B", "float32, float64, bfloat16, float16."),
     ("--tf32", words, "A,B", "off, on: may a GPU's products of float32 be TensorFloat-32."),
     ("--device", words, "A,B", "cpu, gpu; gpu:1 is the second GPU."),
+    ("--threads", numbers, "N,M", "Threads of every framework, each on a CPU of its own."),
     ("--mode", words, "A,B", "forward, or train: forward, backward and update."),
 )
 
@@ -166,12 +167,6 @@ PYTHON = click.option(
 #: Options of what is measured and how, besides the axes.
 _SWEEP = (
     click.option("--blocks", callback=count, metavar="N", help="Independent repetitions."),
-    click.option(
-        "--threads",
-        callback=count,
-        metavar="N",
-        help="Threads of every framework, each on a CPU of its own. [default: the preset's, or 1]",
-    ),
     click.option(
         "--start",
         type=click.Choice(["fork", "spawn"]),

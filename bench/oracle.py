@@ -23,7 +23,10 @@ class NoOracle(Exception):
 
 
 def ask_oracle(team: Team, case: Case, mode: Mode, path: Path) -> None:
-    """Have a worker write what every implementation of a case must compute, or raise `NoOracle`."""
+    """Have a worker write what every implementation of a case must compute, or raise `NoOracle`.
+
+    It has the fewest threads of the team, whatever the case's are.
+    """
     try:
         with team.worker("reference") as worker:
             message = {"op": "expect", "case": asdict(case), "mode": mode, "path": str(path)}

@@ -95,7 +95,7 @@ def in_own_worker(team: Team, job: Job, block: int, expected: Path) -> Record:
 
 def _measure(team: Team, outcome: Outcome, expected: Path) -> None:
     job = outcome.job
-    with team.worker(job.backend, fresh_cache=True) as worker:
+    with team.worker(job.backend, job.case.threads, fresh_cache=True) as worker:
         outcome.worker = {"pid": worker.pid}
         reply = worker.request(request(job.measure, job, expected), limit_s=PREPARE_LIMIT_S)
         outcome.take(reply)

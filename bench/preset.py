@@ -21,7 +21,7 @@ PRESETS = Path(__file__).with_name("presets")
 #: What [[more]] may name: devices are looked for, and have twins, by the sweep's axes.
 _FURTHER = [name for name in CASE_AXES if name != "device"]
 
-_KEYS = ("title", "threads", "axes", "more", "sampling", "caps", "source", "published")
+_KEYS = ("title", "axes", "more", "sampling", "caps", "source", "published")
 
 
 def preset_names() -> list[str]:
@@ -44,6 +44,12 @@ def load_preset(name_or_path: str) -> Sweep:
 def source_of(preset: str) -> published.Source | None:
     """What others published of a preset's cases, by its name; None for any other name."""
     return _read(PRESETS / f"{preset}.toml")[1] if preset in preset_names() else None
+
+
+def has_own_threads(preset: str) -> bool:
+    """Whether a named preset says how many threads it is about."""
+    text = (PRESETS / f"{preset}.toml").read_text(encoding="utf-8")
+    return "threads" in tomllib.loads(text)["axes"]
 
 
 def _read(path: Path) -> tuple[Sweep, published.Source | None]:
@@ -71,7 +77,6 @@ def _sweep(path: Path, data: Mapping[str, Any]) -> Sweep:
         more=tuple(_more(path, data, axes)),
         sampling=Sampling(**sampling),
         caps=_caps(path, data),
-        threads=data.get("threads"),
     )
 
 

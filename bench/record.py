@@ -15,6 +15,9 @@ import pandas as pd
 from backends.api import Case, Mode
 from bench import strict
 
+#: What the jobs of a block compute: a case, on one thread, and a mode.
+Setting = tuple[Case, Mode]
+
 Measure = Literal["steady", "cold", "memory", "behaviour", "capacity"]
 
 #: What every run measures. "behaviour", what an implementation does whatever it takes, and
@@ -70,9 +73,14 @@ class Job:
     def _hash(self) -> int:  # kept: every record of a run is looked up by its job
         return hash((self.implementation, self.case, self.mode, self.measure, self.replica))
 
+    @cached_property
+    def setting(self) -> Setting:
+        """What the job has in common with the others of its block, whatever their threads are."""
+        return replace(self.case, threads=1), self.mode
+
     @property
     def arm(self) -> str:
-        """What tells the job from the others of its block: implementation and replica."""
+        """What tells the job from the others of its case: implementation and replica."""
         return f"{self.implementation}#{self.replica}" if self.replica else self.implementation
 
     @property
@@ -95,6 +103,8 @@ class Job:
             del what["case"]["direction"]  # so that the keys of records without directions stay
         if self.case.tf32 == "off":
             del what["case"]["tf32"]
+        if self.case.threads == 1:
+            del what["case"]["threads"]
         canonical = json.dumps(what, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

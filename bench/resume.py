@@ -22,14 +22,11 @@ _HOST = (
 )
 
 #: The other parts of a manifest that must be the same.
-_SETTINGS = (
-    *("versions", "interpreters", "threads", "start"),
-    *("environment", "inherited", "commit"),
-)
+_SETTINGS = (*("versions", "interpreters", "start", "environment", "inherited", "commit"),)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What keeps records from standing in one run, a line each: `threads: 1 then, 2 now`.
+    """What keeps records from standing in one run, a line each: `start: fork then, spawn now`.
 
     `old` and `new` are manifests. How many CPUs the workers have counts, not which.
     """

@@ -63,24 +63,16 @@ class Silent:
 
 
 def chosen_cpus(threads: int) -> list[int]:
-    """CPUs to pin workers to: the last ones, since others' work tends to the first."""
+    """CPUs to pin workers to: the last ones, since others' work tends to the first.
+
+    Raises `UsageError` where there are not as many as threads.
+    """
     available = machine.available_cpus()
     if not 1 <= threads <= len(available):
         raise UsageError(
             f"threads {threads}: must be between 1 and {len(available)}, the CPUs here"
         )
     return available[-threads:]
-
-
-def threads_for(sweep: Sweep, named: int | None) -> int:
-    """The threads that were named, or the sweep's own; the latter on this host's CPUs at most.
-
-    Raises `UsageError` where more were named than there are CPUs.
-    """
-    own = min(sweep.threads or 1, len(machine.available_cpus()))
-    threads = own if named is None else named
-    chosen_cpus(threads)
-    return threads
 
 
 def describe_backends(interpreters: Interpreters = OWN) -> dict[str, dict[str, Any]]:
@@ -93,7 +85,6 @@ def describe_backends(interpreters: Interpreters = OWN) -> dict[str, dict[str, A
         names = [name for name in BACKENDS if interpreters.missing(name) is None]
         with Team(
             names,
-            threads=1,
             cpus=chosen_cpus(1),
             start="spawn",
             log=Path(scratch, "log"),
@@ -121,22 +112,24 @@ def check_devices(sweep: Sweep, interpreters: Interpreters = OWN) -> None:
             raise UsageError(f"device {device!r}: no framework finds it; {said}")
 
 
-def conditions(
-    sweep: Sweep, *, threads: int, start: Start, interpreters: Interpreters = OWN
-) -> dict[str, Any]:
-    """What must be the same for all records of one run: host, versions, settings."""
+def conditions(sweep: Sweep, *, start: Start, interpreters: Interpreters = OWN) -> dict[str, Any]:
+    """What must be the same for all records of one run: host, versions, settings.
+
+    Raises `UsageError` where the sweep has more threads than this host has CPUs.
+    """
+    threads = sweep.threads()
     return {
-        "threads": threads,
-        "cpus": chosen_cpus(threads),
+        "cpus": chosen_cpus(threads[-1]),
         "start": start,
         "host": _host(sweep),
         "commit": machine.commit(),
         "versions": interpreters.versions(),
         "interpreters": interpreters.to_json(),
+        # Of the workers with the most threads.
         "environment": {
-            name: dict(BACKENDS[name].environment(threads)) for name in sorted(sweep.backends())
+            name: dict(BACKENDS[name].environment(threads[-1])) for name in sorted(sweep.backends())
         },
-        "inherited": _inherited(sweep, threads),
+        "inherited": _inherited(sweep),
     }
 
 
@@ -148,9 +141,9 @@ def _host(sweep: Sweep) -> dict[str, Any]:
     return host
 
 
-def _inherited(sweep: Sweep, threads: int) -> dict[str, str]:
+def _inherited(sweep: Sweep) -> dict[str, str]:
     """The caller's variables that reach a worker: not those that its backend replaces."""
-    ours = [BACKENDS[name].environment(threads) for name in sweep.backends()]
+    ours = [BACKENDS[name].environment(1) for name in sweep.backends()]
     common = set(ours[0]).intersection(*ours)
     replaced = {name for name in common if not is_flags(name, os.environ.get(name))}
     return {
@@ -166,7 +159,6 @@ def new_manifest(
     sweep: Sweep,
     name: str,
     *,
-    threads: int,
     start: Start,
     command: str,
     interpreters: Interpreters = OWN,
@@ -179,7 +171,7 @@ def new_manifest(
         "status": "running",
         "command": command,
         "sweep": sweep.to_json(),
-        **conditions(sweep, threads=threads, start=start, interpreters=interpreters),
+        **conditions(sweep, start=start, interpreters=interpreters),
         "seed": random.SystemRandom().randrange(1 << 32),
         "backends": {},
         "notes": {},
@@ -194,7 +186,6 @@ def execute(
     sweep: Sweep,
     folder: Path,
     *,
-    threads: int,
     start: Start,
     command: str,
     progress: Progress,
@@ -209,7 +200,6 @@ def execute(
     manifest = new_manifest(
         sweep,
         folder.name,
-        threads=threads,
         start=start,
         command=command,
         interpreters=interpreters,
@@ -238,12 +228,12 @@ def resume(folder: Path, *, progress: Progress) -> Run:
             "cannot be completed; start it again"
         )
     sweep = sweep_of(earlier.manifest)
-    threads, start = earlier.manifest.get("threads"), earlier.manifest.get("start")
-    if not isinstance(threads, int) or start not in get_args(Start):
-        raise UsageError(f"run {folder}: its manifest does not say threads and start")
+    start = earlier.manifest.get("start")
+    if start not in get_args(Start):
+        raise UsageError(f"run {folder}: its manifest does not say start")
     how: Start = "spawn" if start == "spawn" else "fork"
     interpreters = Interpreters.again(earlier.manifest.get("interpreters"))
-    now = conditions(sweep, threads=threads, start=how, interpreters=interpreters)
+    now = conditions(sweep, start=how, interpreters=interpreters)
     require_same(earlier.manifest, now)
     with Store.resume(folder) as store:
         # Read again: what the other process wrote before it let go of the folder is there now.
@@ -291,7 +281,6 @@ def _measure(
                 sweep,
                 store,
                 manifest,
-                threads=manifest["threads"],
                 cpus=cpus,
                 start=manifest["start"],
                 gate=Gate(cpus, wait_s=sweep.sampling.quiet_wait_s),

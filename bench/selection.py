@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends import IMPLEMENTATIONS, install_line
+from bench import machine
 from bench.axes import Axes
 from bench.errors import UsageError
 from bench.interpreters import OWN, Interpreters
@@ -30,6 +31,8 @@ def select(
     that leaves a named one without any implementation.
     """
     base = load_preset(preset)
+    if "threads" not in axes:
+        base = _on_this_host(base)
     sweep = replace(
         base,
         axes=replace(base.axes, **axes),
@@ -39,6 +42,16 @@ def select(
     )
     _check_chosen(sweep, axes)
     return sweep
+
+
+def _on_this_host(base: Sweep) -> Sweep:
+    """A preset with as many threads as it says, and as there are CPUs at most."""
+    cpus = len(machine.available_cpus())
+
+    def few(axes: Axes) -> Axes:
+        return replace(axes, threads=tuple(dict.fromkeys(min(n, cpus) for n in axes.threads)))
+
+    return replace(base, axes=few(base.axes), more=tuple(map(few, base.more)))
 
 
 def _more(base: Sweep, named: Mapping[str, tuple[Any, ...]]) -> tuple[Axes, ...]:

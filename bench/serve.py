@@ -96,7 +96,12 @@ def _serve_forks(descriptor: int, backend: str, threads: int) -> None:
             control.send(json.dumps({"code": _reap(request["pid"], kept)}).encode())
             continue
         server = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory for it, or too many processes
+            os.close(descriptors[0])
+            control.send(json.dumps({"error": str(error)}).encode())
+            continue
         if pid == 0:
             die_with_parent(server)
             # A group of its own: what a worker starts and leaves behind is killed with it.

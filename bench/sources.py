@@ -58,6 +58,10 @@ class Source(Protocol):
         None where the source itself is gone, and its workers with it.
         """
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, and all that it had started."""
+
     def close(self) -> None:
         """End the source and all that it has started. A second time does nothing."""
 
@@ -132,6 +136,8 @@ class Setup:
 class Spawner:
     """A fresh interpreter for each worker."""
 
+    closed = False
+
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._processes: dict[int, _Process] = {}
@@ -198,9 +204,15 @@ class ForkServer:
         answer: dict[str, Any] = json.loads(message)
         return answer
 
+    @property
+    def closed(self) -> bool:
+        return self._control.fileno() < 0
+
     def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
-        request = {"op": "fork", "environment": dict(environment)}
-        return int(self._ask(request, descriptor)["pid"])
+        answer = self._ask({"op": "fork", "environment": dict(environment)}, descriptor)
+        if "error" in answer:
+            raise WorkerDied(f"no worker could be forked ({answer['error']})")
+        return int(answer["pid"])
 
     def wait(self, pid: int) -> int | None:
         try:

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from bench import durable, lock, strict
+from bench import durable, lock, older, strict
 from bench.errors import StoreError, UsageError
-from bench.older import Older
 from bench.record import Job, Record
 
 #: Version of records.jsonl and manifest.json. Earlier ones stay readable; later ones are refused.
@@ -226,14 +225,14 @@ def read_run(folder: Path) -> Run:
     manifest = _read_manifest(folder)
     records: dict[tuple[str, int, int], Record] = {}
     faults: list[str] = []
-    older = None if protocol_of(manifest) == "bursts" else Older()
+    calls = protocol_of(manifest) == "calls"
+    earlier = older.Older(threads=older.threads_of(manifest), palindromes=calls)
     jobs: dict[str, Job] = {}
     try:
         with _regular(folder / "records.jsonl").open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    record = _parse(line, jobs)
-                    _take(record if older is None else older.upgraded(record), records)
+                    _take(earlier.upgraded(_parse(line, jobs)), records)
                 except ValueError as error:
                     faults.append(f"records.jsonl line {number}: set aside ({error!s:.200})")
     except OSError as error:
@@ -241,6 +240,7 @@ def read_run(folder: Path) -> Run:
     more = len(faults) - MAX_FAULTS
     if more > 0:
         faults[MAX_FAULTS:] = [f"records.jsonl: {more} more lines set aside"]
+    manifest = older.with_threads(manifest)
     return Run(folder=folder, manifest=manifest, records=list(records.values()), faults=faults)
 
 

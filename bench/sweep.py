@@ -16,9 +16,6 @@ from bench.errors import UsageError, choose
 from bench.record import MEASURES, Job, Measure
 from bench.sampling import Sampling
 
-#: What the implementations of a block have in common.
-Setting = tuple[Case, Mode]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
@@ -33,13 +30,9 @@ class Sweep:
     more: tuple[Axes, ...] = ()
     #: implementation -> mode -> longest T. Absent: no cap.
     caps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    #: The threads that it is meant for; None: one, or as many as are named.
-    threads: int | None = None
 
     def __post_init__(self) -> None:
         check_size(sum(axes.size for axes in (self.axes, *self.more)))
-        if self.threads is not None and not is_count(self.threads):
-            raise UsageError(f"threads {self.threads!r}: must be a whole number of 1 or more")
 
     def implementations(self) -> list[Implementation]:
         """The chosen implementations, in registry order; those of GPUs where there is one."""
@@ -72,6 +65,10 @@ class Sweep:
         return list(
             dict.fromkeys(case for axes in (self.axes, *self.more) for case in axes.cases())
         )
+
+    def threads(self) -> list[int]:
+        """The numbers of threads that its cases have, the fewest first."""
+        return sorted({case.threads for case in self.cases()})
 
     def modes(self) -> list[Mode]:
         return [mode for mode in MODES if mode in self.axes.mode]
@@ -119,24 +116,26 @@ class Sweep:
     def twins(self, measure: Measure) -> list[Job]:
         """Jobs that are measured twice, to see what two identical things differ by here.
 
-        One job of each backend, mode and device: the strategy that the others are compared with, in
-        the middle one of the cases that it runs, among those that most of its backend express.
+        One job of each backend, mode, device and number of threads: the strategy that the others
+        are compared with, in the middle one of the cases that it runs, among those that most of its
+        backend express.
         """
         chosen = self.implementations()
         backends = dict.fromkeys(entry.backend for entry in chosen)
+        axes = (self.axes.device, self.threads(), self.modes(), backends)
         jobs = (
-            self._middle(_baseline(chosen, backend), device, mode, measure)
-            for device, mode, backend in itertools.product(self.axes.device, self.modes(), backends)
+            self._middle(_baseline(chosen, backend), (device, threads), mode, measure)
+            for device, threads, mode, backend in itertools.product(*axes)
         )
         return [replace(job, replica=1) for job in jobs if job is not None]
 
     def _middle(
-        self, entry: Implementation, device: str, mode: Mode, measure: Measure
+        self, entry: Implementation, where: tuple[str, int], mode: Mode, measure: Measure
     ) -> Job | None:
         jobs = (
             Job(implementation=entry.name, case=case, mode=mode, measure=measure)
             for case in self.cases()
-            if case.device == device
+            if (case.device, case.threads) == where
         )
         running = [job for job in jobs if self.runs(job)]
         if not running:
@@ -174,7 +173,6 @@ class Sweep:
                 more=tuple(_axes(axes) for axes in strict.listed(given.get("more", []), "more")),
                 sampling=Sampling(**strict.mapping(given.get("sampling"), "sampling")),
                 caps={name: cap_by_mode(name, value) for name, value in caps.items()},
-                threads=given.get("threads"),
             )
         except (TypeError, ValueError, UsageError) as error:
             raise UsageError(f"plan not readable ({error})") from error

@@ -18,7 +18,7 @@ from typing import Any
 from backends.api import Case, Mode
 from bench import gpus, machine
 from bench.block import Block
-from bench.ceilings import ceilings, kind_of_work, measure_ceilings
+from bench.ceilings import ceilings, measure_ceilings
 from bench.durable import full_disk_told
 from bench.engine import Progress, describe, stamped, unmeasured
 from bench.errors import UsageError
@@ -31,10 +31,10 @@ from bench.noise import Gate
 from bench.oracle import NoOracle, ask_oracle
 from bench.outcome import in_own_worker
 from bench.peaks import Peaks, best
-from bench.record import Job, Record, Status
+from bench.record import Job, Record, Setting, Status
 from bench.run import elsewhere, new_manifest, stop_signals
 from bench.store import Run, Store, read_run
-from bench.sweep import Setting, Sweep
+from bench.sweep import Sweep
 from bench.watch import with_memory
 
 #: The runs' folders within the one that is named.
@@ -56,10 +56,10 @@ class _Side:
     store: Store
     manifest: dict[str, Any]
 
-    def team(self, names: Sequence[str], scratch: Path) -> Team:
+    def team(self, names: Sequence[str], threads: Sequence[int], scratch: Path) -> Team:
         return Team(
             names,
-            threads=self.manifest["threads"],
+            threads=threads,
             cpus=self.manifest["cpus"],
             start=self.manifest["start"],
             log=self.store.folder / "workers.log",
@@ -95,7 +95,6 @@ def execute(
     folder: Path,
     pythons: tuple[Path, Path],
     *,
-    threads: int,
     start: Start,
     command: str,
     progress: Progress,
@@ -122,7 +121,6 @@ def execute(
                             **new_manifest(
                                 sweep,
                                 name,
-                                threads=threads,
                                 start=start,
                                 command=command,
                                 interpreters=interpreters,
@@ -197,12 +195,13 @@ class _Versus:
                 if self._sweep.cap(job) is None
             )
         )
-        settings = list(dict.fromkeys((job.case, job.mode) for job in jobs))
+        settings = list(dict.fromkeys(job.setting for job in jobs))
         size = self._sweep.sampling.blocks_per_server
         for first in range(0, max(counts.values()), size):
             with ExitStack() as stack:
                 teams = [
-                    stack.enter_context(side.team(self._names, scratch)) for side in self._sides
+                    stack.enter_context(side.team(self._names, self._sweep.threads(), scratch))
+                    for side in self._sides
                 ]
                 if first == 0:
                     for side, team in zip(self._sides, teams, strict=True):
@@ -211,13 +210,13 @@ class _Versus:
                         self._peaks = self._ceilings(teams)
                 for block in range(first, min(first + size, max(counts.values()))):
                     self._order.shuffle(settings)
-                    for case, mode in settings:
+                    for setting in settings:
                         if self._stopping():
                             return "interrupted"
                         held = [
                             job
                             for job in jobs
-                            if (job.case, job.mode) == (case, mode) and block < counts[job.measure]
+                            if job.setting == setting and block < counts[job.measure]
                         ]
                         self._block(teams, block, held, scratch)
         return "finished"
@@ -238,7 +237,7 @@ class _Versus:
         if not jobs:
             return
         try:
-            expected = self._oracle(teams[0], (jobs[0].case, jobs[0].mode), scratch)
+            expected = self._oracle(teams[0], jobs[0].setting, scratch)
         except NoOracle as error:
             # Without it nothing of this case can be believed; the other cases go on.
             for side in self._sides:
@@ -279,7 +278,7 @@ class _Versus:
             lambda job: self._advance(job, 1.0),
             kernels=block == 0,
             watch=watch,
-            peaks=self._peaks.get(kind_of_work(jobs[0].case)),
+            peaks=self._peaks,
         )
         of_sides, noise = work.run(block), self._lookout.end(device)
         for side, found in zip(self._sides, of_sides, strict=True):

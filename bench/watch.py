@@ -67,7 +67,7 @@ class Unwatched:
     """Looks at nothing: on a CPU, and at a GPU of which no driver tells."""
 
     def begin(self) -> None:
-        """A block starts, or starts again: what was seen of it is forgotten."""
+        """A block starts: what was seen of the one before it is forgotten."""
 
     def during(self, turn: int | None) -> AbstractContextManager[None]:
         """Look all through the body, a part of this turn.

@@ -1,6 +1,6 @@
 """Ratios of the instrument against those of processes that run alone, one after the other.
 
-    python benchmarks/alone.py [--repetitions 10] [--load NAME] [--burst-s S] [--choose]
+    python benchmarks/alone.py [--repetitions 10] [--load NAME] [--threads N] [--choose]
 
 A repetition of a pair is one block of its two arms, by the engine's own code, and eight processes
 that are alone while they run: a, b, b, a, a, b, b, a, each timed call after call without the
@@ -50,8 +50,10 @@ class Pair:
     mode: Mode
     seq_len: int
 
-    def jobs(self) -> tuple[Job, Job]:
-        case = Case(cell="lstm", seq_len=self.seq_len, batch=16, inputs=128, hidden=128)
+    def jobs(self, threads: int = 1) -> tuple[Job, Job]:
+        case = Case(
+            cell="lstm", seq_len=self.seq_len, batch=16, inputs=128, hidden=128, threads=threads
+        )
         one, other = (
             Job(implementation=name, case=case, mode=self.mode, measure="steady")
             for name in (self.a, self.b)
@@ -92,13 +94,13 @@ GOALS = {"interval": 0.02, "median": 0.01}
 
 
 def repetition(
-    number: int, pair: Pair, alone: Mapping[str, Alone], settings: Mapping[str, Any]
+    number: int, jobs: tuple[Job, Job], alone: Mapping[str, Alone], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """One block and eight processes alone: two log ratios, and seconds a call of each.
 
     Which is first changes from one to the next.
     """
-    a, b = pair.jobs()
+    a, b = jobs
     first, second = (a, b) if number % 2 else (b, a)
     order = [first, second, second, first] * 2
     times = [(job, alone[job.backend].seconds(job)) for job in order]
@@ -177,15 +179,17 @@ def measure(
     sampling: Sampling,
     burst_s: float,
     load: str,
+    threads: int,
     out: Path,
 ) -> list[dict[str, Any]]:
     """Rows of all pairs; written to `out` pair by pair."""
     rows: list[dict[str, Any]] = []
     seed, began_ns = random.SystemRandom().randrange(1 << 32), clock()
-    said = {"load": load, "burst_s": burst_s, "seed": seed, "sampling": asdict(sampling)}
+    said = {"load": load, "threads": threads, "burst_s": burst_s, "seed": seed}
+    said["sampling"] = asdict(sampling)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rnn-bench-")))
-        asked = [(job.case, job.mode) for pair in pairs for job in pair.jobs()]
+        asked = [job.setting for pair in pairs for job in pair.jobs(threads)]
         settings = {
             "sampling": sampling,
             "expected": instrument.oracle_files(dict.fromkeys(asked), folder),
@@ -195,10 +199,11 @@ def measure(
         }
         alone: dict[str, Alone] = {}
         for backend in dict.fromkeys(job.backend for pair in pairs for job in pair.jobs()):
-            alone[backend] = Alone(backend)
+            alone[backend] = Alone(backend, threads)
             stack.callback(alone[backend].close)
         for pair in pairs:
-            found = [repetition(n, pair, alone, settings) for n in range(repetitions)]
+            jobs = pair.jobs(threads)
+            found = [repetition(n, jobs, alone, settings) for n in range(repetitions)]
             rows.append(row_of(pair, found))
             instrument.write(out, settings=said, rows=rows, goals=GOALS)
             print(*summary(rows[-1:])[0].values(), sep="  ", flush=True)
@@ -210,6 +215,7 @@ def main() -> None:
     parser = instrument.options(__doc__, "alone")
     parser.add_argument("--repetitions", type=instrument.count, default=10)
     parser.add_argument("--load", choices=LOADS, default="none", help="what runs meanwhile")
+    parser.add_argument("--threads", type=instrument.count, default=1, help="[default: 1]")
     parser.add_argument("--burst-s", type=float, default=BURST_S, help="[default: %(default)s]")
     parser.add_argument("--choose", action="store_true", help="the pairs that chose a burst")
     parser.add_argument("--only", metavar="WORD", default="", help="pairs with this in their names")
@@ -223,6 +229,7 @@ def main() -> None:
             sampling=instrument.default_sampling(blocks=1, quiet_wait_s=0),
             burst_s=arguments.burst_s,
             load=arguments.load,
+            threads=arguments.threads,
             out=arguments.out,
         )
     instrument.print_table(summary(rows))

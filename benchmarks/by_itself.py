@@ -124,7 +124,8 @@ def prepared(backend: Backend, job: Job, batches: int) -> tuple[Runner, Arm]:
 
 def seconds_a_call(job: Job) -> float:
     """Time a job's calls in this process, one after the other, each with a batch of its own."""
-    _runner, arm = prepared(backends.create(job.backend, threads=1), job, BATCHES)
+    backend = backends.create(job.backend, threads=job.case.threads)
+    _runner, arm = prepared(backend, job, BATCHES)
     # TorchScript compiles a training step anew, for a second, at about its fourth call.
     warm_up(arm, calls=20, seconds=0.3)
     gc.collect()
@@ -157,18 +158,18 @@ def serve_alone(backend: str) -> None:
 
 
 class Alone:
-    """A process with a framework that times jobs alone, on the CPU that a run would choose."""
+    """A process with a framework that times jobs alone, on the CPUs that a run would choose."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, threads: int = 1) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__, "alone", backend],
-            env={**os.environ, **backends.BACKENDS[backend].environment(1)},
+            env={**os.environ, **backends.BACKENDS[backend].environment(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        os.sched_setaffinity(self._process.pid, set(chosen_cpus(1)))
+        os.sched_setaffinity(self._process.pid, set(chosen_cpus(threads)))
 
     def seconds(self, job: Job) -> float:
         """Seconds a call. Raises `RuntimeError` where the job ends without a figure."""

@@ -27,10 +27,9 @@ from bench.measure import BURST_S, clock
 from bench.noise import Gate
 from bench.oracle import ask_oracle
 from bench.preset import load_preset
-from bench.record import Job, Record, Status
+from bench.record import Job, Record, Setting, Status
 from bench.run import chosen_cpus
 from bench.sampling import Sampling
-from bench.sweep import Setting
 
 RESULTS = Path("results/instrument")
 
@@ -59,12 +58,12 @@ class Share:
         return "{:.1f} % [{:.1f}, {:.1f}]".format(*percents)
 
 
-def team(names: Sequence[str], folder: Path, start: Start = "fork") -> Team:
-    """Sources of workers with one thread, on the CPU that a run would choose."""
+def team(names: Sequence[str], folder: Path, start: Start = "fork", threads: int = 1) -> Team:
+    """Sources of workers with so many threads, on the CPUs that a run would choose."""
     return Team(
         names,
-        threads=1,
-        cpus=chosen_cpus(1),
+        threads=[threads],
+        cpus=chosen_cpus(threads),
         start=start,
         log=folder / "workers.log",
         scratch=folder,
@@ -97,15 +96,18 @@ def measured(
 ) -> dict[str, list[Record]]:
     """The records of these blocks of each setting (the jobs of one block), as a run takes them.
 
+    All jobs have the same number of threads.
+
     So many blocks of each setting as in a run share the servers that fork their workers, and the
     settings come in random order. No block waits for a quiet host: what disturbed it is on record.
     """
     records: dict[str, list[Record]] = defaultdict(list)
     names = sorted({job.backend for jobs in settings.values() for job in jobs})
-    gate = Gate(chosen_cpus(1), wait_s=0)
+    (threads,) = {job.case.threads for jobs in settings.values() for job in jobs}
+    gate = Gate(chosen_cpus(threads), wait_s=0)
     size = sampling.blocks_per_server
     for first in range(blocks.start, blocks.stop, size):
-        with team(names, folder) as servers:
+        with team(names, folder, threads=threads) as servers:
             for block in range(first, min(first + size, blocks.stop)):
                 for name in order.sample(list(settings), len(settings)):
                     gate.begin()

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -331,6 +332,20 @@ class Rotates(Scripted):
         return super().forward()
 
 
+class Crowded(Scripted):
+    """Has no memory while its server has more workers than these."""
+
+    def __init__(self, case: Case, most: int) -> None:
+        super().__init__(case)
+        self._most = most
+
+    def forward(self) -> Any:
+        server = os.getppid()
+        if len(Path(f"/proc/{server}/task/{server}/children").read_text().split()) > self._most:
+            _out_of_memory()
+        return super().forward()
+
+
 class ScriptedTimer:
     """A GPU's clock by which each call takes 0.25 ms, and which is read after both marks."""
 
@@ -353,6 +368,8 @@ _SCRIPTS: Mapping[str, Callable[[Case], Runner]] = {
     "fine-too": Scripted,
     "rotates": Rotates,
     "slow": Slow,
+    "crowded": lambda case: Crowded(case, 3),
+    "alone-only": lambda case: Crowded(case, 1),
     "allocates": Allocates,
     "takes-gpu-memory": TakesGpuMemory,
     "grows-on-gpu": GrowsOnGpu,

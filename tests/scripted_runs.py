@@ -95,7 +95,6 @@ def execute(
         return run.execute(
             plan,
             folder / "run",
-            threads=1,
             start=start,
             command="test",
             progress=progress or run.Silent(),

@@ -107,7 +107,6 @@ def manifest(plan: Sweep, **changes: object) -> dict[str, Any]:
         "status": "finished",
         "command": "rnn-bench run synthetic",
         "sweep": plan.to_json(),
-        "threads": 2,
         "start": "fork",
         "host": {
             "hostname": "here",

@@ -20,6 +20,7 @@ from bench import block, limits, room, stats
 from bench.block import rounds_needed
 from bench.ending import wait_until_asleep
 from bench.evidence import groups_of
+from bench.failures import steady_failures
 from bench.measure import BURST_S, FEWEST_LONG_ROUNDS, FEWEST_ROUNDS, LONG_S
 from bench.outcome import Outcome
 from bench.record import Job, Record, Status
@@ -136,7 +137,7 @@ def test_a_linked_ratio_has_the_variance_of_both_groups() -> None:
     a, b = arms(3.0, 0), arms(2.0, 1)
     reference = {**arms(1.0, 0), **arms(1.0, 1)}
     assert stats.steady_ratio(a, b) is None
-    linked = stats.linked_ratio(a, b, reference)
+    linked = stats.steady_ratio(a, b, reference=reference)
     first, second = stats.steady_ratio(a, reference), stats.steady_ratio(b, reference)
     assert linked is not None
     assert first is not None
@@ -155,6 +156,52 @@ def test_an_arm_that_has_no_room_beside_the_others_gets_another_group(
     assert failed.status == Status.OOM
     others = [r for r in result.records if r.job.implementation != "scripted/oom"]
     assert {record.status for record in others} == {Status.OK}
+
+
+def test_an_arm_that_has_no_room_among_many_is_measured_beside_the_shared_one(
+    tmp_path: Path, scripted_backend: None
+) -> None:
+    """All have room when they are built; it runs out when they are timed."""
+    plan = sweep("fine", "crowded", "fine-too", "slow", blocks=2, cold_blocks=0, memory_blocks=0)
+    result = execute(tmp_path, plan)
+    found = of(result, "crowded", "steady")
+    assert [record.status for record in found] == [Status.OK] * 2
+    assert all(record.attempt for record in found)
+    (group,), _ = groups_of(result, "run")
+    ratio = group.steady_ratio("scripted/slow", "scripted/crowded")
+    assert ratio is not None
+    assert ratio.blocks == 2
+    assert ratio.ratio > 1
+
+
+def test_an_arm_that_has_room_by_itself_only_is_timed_and_compared_with_none(
+    tmp_path: Path, scripted_backend: None
+) -> None:
+    plan = sweep("fine", "alone-only", "fine-too", blocks=2, cold_blocks=0, memory_blocks=0)
+    result = execute(tmp_path, plan)
+    assert [record.status for record in of(result, "alone-only", "steady")] == [Status.OK] * 2
+    (group,), _ = groups_of(result, "run")
+    assert group.steady_ratio("scripted/alone-only", "scripted/fine") is None
+    assert group.steady_ratio("scripted/fine-too", "scripted/fine") is not None
+
+
+def test_a_reference_that_fails_in_one_group_is_still_measured_in_other_ways() -> None:
+    def left(attempt: int, status: Status) -> Record:
+        return Record(job=JOB, block=0, attempt=attempt, status=status)
+
+    ok, failed = left(0, Status.OK), left(1, Status.CRASHED)
+    assert steady_failures([ok, failed], 0) == {}
+    assert steady_failures([failed], 0) == {("torch/dynamic", CASE, "forward"): failed}
+    assert steady_failures([failed], 1) == {}
+
+
+def test_a_block_counts_once_however_many_turns_two_arms_shared_in_it() -> None:
+    a = {(0, 0): [2.0] * 3, (0, 1): [2.2] * 3, (1, 0): [2.1] * 3}
+    b = {key: [1.0] * 3 for key in a}
+    ratio = stats.steady_ratio(a, b)
+    assert ratio is not None
+    assert ratio.blocks == 2
+    assert ratio.ratio == pytest.approx(math.sqrt(math.sqrt(2.0 * 2.2) * 2.1))
 
 
 def test_where_no_arm_has_room_each_ends_once_and_the_run_goes_on(

@@ -330,7 +330,7 @@ class Refused:
         self._failure = failure
         self.pid = 1
 
-    def worker(self, backend: str, *, fresh_cache: bool) -> Refused:
+    def worker(self, backend: str, threads: int, *, fresh_cache: bool) -> Refused:
         assert fresh_cache
         return self
 
@@ -528,7 +528,6 @@ def _found_by_itself(
     job = replace(job, case=replace(job.case, device=device))
     with Team(
         ["scripted"],
-        threads=1,
         cpus=sorted(os.sched_getaffinity(0))[-1:],
         start="fork",
         log=folder / "workers.log",

@@ -299,7 +299,7 @@ def scaling(wide: float, narrow: float) -> tuple[World, World]:
 
 def t13(wide: float, narrow: float) -> Verdict:
     one, two = scaling(wide, narrow)
-    runs = one.run("claims-time-one", threads=1), two.run("claims-time", threads=2)
+    runs = one.run("claims-time-one"), two.run("claims-time")
     return verdict("T13", *runs)
 
 
@@ -322,15 +322,15 @@ def test_equal_gains_do_not_show_that_time_was_parallelised(gains: tuple[float, 
 def test_long_sequences_that_take_longer_show_nothing_by_themselves() -> None:
     """Each step has its overhead on one thread, too."""
     one, two = scaling(1.7, 1.1)
-    single = verdict("T13", one.run("claims-time-one", threads=1))
+    single = verdict("T13", one.run("claims-time-one"))
     assert (single.answer, single.reason[:26]) == ("no data", "one thread decides nothing")
-    double = verdict("T13", two.run("claims-time", threads=2))
+    double = verdict("T13", two.run("claims-time"))
     assert (double.answer, double.reason[:25]) == ("no data", "nothing to compare with: ")
 
 
 def test_runs_of_other_thread_counts_are_one_host_and_other_places() -> None:
     one, two = scaling(1.7, 1.1)
-    runs = one.run("claims-time-one", threads=1), two.run("claims-time", threads=2)
+    runs = one.run("claims-time-one"), two.run("claims-time")
     verdicts = judge(runs, ["one", "two"])
     assert len(verdicts) == len(CLAIMS)
     found = next(v for v in verdicts if v.id == "T13")
@@ -344,7 +344,7 @@ def test_t13_does_not_hold_where_a_strategy_was_not_measured_on_two_threads() ->
     one, two = scaling(1.7, 1.1)
     plan = load_preset("claims-time")
     fewer = replace(plan, axes=replace(plan.axes, backend=("torch",), strategy=("fused",)))
-    runs = one.run("claims-time-one", threads=1), two.run(fewer, threads=2)
+    runs = one.run("claims-time-one"), two.run(fewer)
     found = verdict("T13", *runs)
     assert found.answer == "inconclusive"
     assert "more lack data" in found.reason
@@ -354,8 +354,8 @@ def test_t13_takes_both_cases_on_one_thread_from_one_run() -> None:
     one, two = scaling(1.7, 1.1)
     plan = load_preset("claims-time-one")
     half = replace(plan, more=())
-    other = World(steady=lambda _job: 1e-4).run(half, threads=1, id="other")
-    runs = one.run(plan, threads=1), two.run("claims-time", threads=2), other
+    other = World(steady=lambda _job: 1e-4).run(half, id="other")
+    runs = one.run(plan), two.run("claims-time"), other
     found = next(v for v in judge(runs, ["one", "two", "other"]) if v.id == "T13")
     told = [f for f in found.findings if f.where.get("threads") == "2"]
     assert {round(f.effect, 1) for f in told} == {1.5}

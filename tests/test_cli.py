@@ -123,7 +123,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("run --cell=", ["cell ''", "empty"]),
         ("run --blocks 0", ["blocks '0'", "1 or more"]),
         ("run --blocks many", ["blocks 'many'", "whole number"]),
-        ("run --threads 0", ["threads '0'", "1 or more"]),
+        ("run --threads 0", ["threads 0", "1 or more"]),
         ("run --threads 3", ["threads 3", "between 1 and 2"]),
         ("run --backend jax --strategy keras", ["jax", "static, dynamic, scan-unroll-2"]),
         ("run --backend jax --strategy fused", ["jax", "no strategy fused", "fused (on a GPU"]),
@@ -277,14 +277,15 @@ def test_a_run_hands_the_sweep_to_the_engine_and_writes_its_tables(
     engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["run", *DRAWN, "--cell", "gru", "--seq-len", "7, 9", "--hidden", "16"]
-    arguments += ["--threads", "2", "--blocks", "4", "--start", "spawn", "--no-caps"]
+    arguments += ["--threads", "1,2", "--blocks", "4", "--start", "spawn", "--no-caps"]
     assert cli.main([*arguments, "--out", "out"]) == 0
     (call,) = engine.calls
     axes = call["sweep"].axes
     assert (axes.cell, axes.seq_len, axes.hidden) == (("gru",), (7, 9), (16,))
     assert axes.inputs == load_preset("smoke").axes.inputs
     assert axes.mode == ("forward", "train")
-    assert (call["folder"], call["threads"], call["start"]) == (Path("out"), 2, "spawn")
+    assert axes.threads == (1, 2)
+    assert (call["folder"], call["start"]) == (Path("out"), "spawn")
     assert call["sweep"].sampling.blocks == 4
     assert call["sweep"].caps == {}
     assert call["command"].startswith("python -m bench run --preset smoke")

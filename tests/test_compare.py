@@ -553,11 +553,9 @@ def test_another_host_is_refused_unless_it_is_meant(changes: dict[str, object], 
     assert found.exit_status == 1
 
 
-def test_threads_and_start_are_compared_names_and_a_little_memory_are_not() -> None:
+def test_start_is_compared_names_and_a_little_memory_are_not() -> None:
     manifest = synthetic.manifest(plan())
-    assert host_differences(manifest, {**manifest, "threads": 1, "start": "spawn"}) == [
-        *("threads 2 / 1", "start fork / spawn")
-    ]
+    assert host_differences(manifest, {**manifest, "start": "spawn"}) == ["start fork / spawn"]
     host = {**manifest["host"], "hostname": "there", "memory_bytes": 15_999_000_000}
     assert host_differences(manifest, {**manifest, "host": host}) == []
     assert host_differences({"host": 3}, {}) == []

@@ -150,9 +150,9 @@ def test_an_arm_that_fails_in_its_turn_costs_the_others_nothing(
     started: list[str] = []
     worker = Team.worker
 
-    def watched(self: Team, backend: str, **more: Any) -> Worker:
+    def watched(self: Team, backend: str, *more: Any, **rest: Any) -> Worker:
         started.append(backend)
-        return worker(self, backend, **more)
+        return worker(self, backend, *more, **rest)
 
     monkeypatch.setattr(Team, "worker", watched)
     plan = sweep("fine", strategy, "fine-too", blocks=1, cold_blocks=0, memory_blocks=0)

@@ -17,6 +17,7 @@ import pytest
 import backends
 from bench import block, counters, machine, outcome, run, sources
 from bench.errors import UsageError
+from bench.evidence import groups_of
 from bench.launch import Start
 from bench.looks import unsettled
 from bench.record import Record, Status
@@ -212,5 +213,7 @@ def test_what_no_clock_reads_asks_for_no_more_blocks(bad: float) -> None:
         return replace(record, samples={name: [bad] for name in record.samples})
 
     plan = synthetic.sweep(blocks=2)
-    assert unsettled(synthetic.run(plan).records, 1e-9) != []
-    assert unsettled(synthetic.run(plan, change=spoil).records, 1e-9) == []
+    good, _ = groups_of(synthetic.run(plan), "run")
+    spoilt, _ = groups_of(synthetic.run(plan, change=spoil), "run")
+    assert unsettled(good, 1e-9) != []
+    assert unsettled(spoilt, 1e-9) == []

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from bench import stats
+from bench.evidence import groups_of
 from bench.floors import Floors
 from bench.looks import unsettled
-from bench.record import MEASURES, Job, Record
+from bench.record import MEASURES, Job, Record, Setting
 from bench.report import build
 from bench.store import Run
 from bench.sweep import Sweep
@@ -215,8 +216,19 @@ def test_two_that_differ_by_less_than_the_margin_are_called_equivalent() -> None
     assert set(few[few["implementation"] == "jax/scan-unroll-8"]["verdict"]) == {"cannot tell"}
 
 
+def looking(run: Run) -> Run:
+    """The run as one that looks for a precision, whose intervals are wider."""
+    plan = Sweep.from_json(run.manifest["sweep"])
+    plan = replace(plan, sampling=replace(plan.sampling, precision=0.01))
+    return replace(run, manifest={**run.manifest, "sweep": plan.to_json()})
+
+
+def open_settings(run: Run, precision: float) -> list[Setting]:
+    return unsettled(groups_of(looking(run), "run")[0], precision)
+
+
 def looks(plan: Sweep, precision: float) -> list[tuple[int, str]]:
-    found = unsettled(synthetic.run(plan).records, precision)
+    found = open_settings(synthetic.run(plan), precision)
     return sorted((case.seq_len, mode) for case, mode in found)
 
 
@@ -233,12 +245,12 @@ def test_what_is_close_to_one_is_measured_on() -> None:
         ratio = 1.012 * synthetic.STEP_S["jax/dynamic"] / synthetic.STEP_S["jax/scan-unroll-8"]
         return replace(record, samples={"steady": [ratio * s for s in record.samples["steady"]]})
 
-    records = synthetic.run(synthetic.sweep(blocks=2, backend=["jax"]), change=close).records
-    assert len(unsettled(records, 0.001)) >= 3
-    assert unsettled(records, 0.9) == []
+    few = synthetic.run(synthetic.sweep(blocks=2, backend=["jax"]), change=close)
+    assert len(open_settings(few, 0.001)) >= 3
+    assert open_settings(few, 0.9) == []
     # With more blocks it is known to be within the margin, whatever precision was asked for.
-    records = synthetic.run(synthetic.sweep(blocks=10, backend=["jax"]), change=close).records
-    assert unsettled(records, 0.001) == []
+    many = synthetic.run(synthetic.sweep(blocks=10, backend=["jax"]), change=close)
+    assert open_settings(many, 0.001) == []
 
 
 def test_a_coarse_identical_pair_is_measured_on_with_what_rests_on_it() -> None:
@@ -258,7 +270,7 @@ def test_a_coarse_identical_pair_is_measured_on_with_what_rests_on_it() -> None:
 
     plan = synthetic.sweep(blocks=4, seq_len=(10, 50, 200), backend=["jax"], mode=("train",))
     plan = replace(plan, axes=replace(plan.axes, strategy=("dynamic", "scan-unroll-8")))
-    found = unsettled(synthetic.run(plan, change=change).records, 0.01)
+    found = open_settings(synthetic.run(plan, change=change), 0.01)
     assert sorted(case.seq_len for case, _ in found) == [10, 50]
 
 

@@ -124,7 +124,7 @@ def test_another_gpu_is_another_host_and_a_run_on_the_cpu_does_not_ask(
     on_gpu = replace(on_cpu, axes=replace(on_cpu.axes, device=("cpu", "gpu")))
 
     def manifest(sweep: Any) -> Any:
-        return json.loads(json.dumps(run.conditions(sweep, threads=1, start="fork")))
+        return json.loads(json.dumps(run.conditions(sweep, start="fork")))
 
     assert "gpus" not in manifest(on_cpu)["host"]
     one = manifest(on_gpu)

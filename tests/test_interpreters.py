@@ -166,7 +166,7 @@ def test_a_run_is_resumed_under_its_interpreters_and_not_under_changed_ones() ->
     assert Interpreters.again(json.loads(json.dumps(found.to_json()))) == found
     assert Interpreters.again(None) == OWN
     plan = select("smoke", {"backend": ("torch",)})
-    here = run.conditions(plan, threads=1, start="fork", interpreters=found)
+    here = run.conditions(plan, start="fork", interpreters=found)
     assert here["interpreters"]["torch"]["versions"] == here["versions"]
     older: Any = json.loads(json.dumps(here))
     older["interpreters"]["torch"]["versions"]["numpy"] = "1.0"

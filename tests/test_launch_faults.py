@@ -97,7 +97,6 @@ def test_an_answer_that_is_none_ends_the_worker_only(
 def team_of(folder: Path, *names: str, start: Start = "fork") -> Team:
     return Team(
         names,
-        threads=1,
         cpus=[min(os.sched_getaffinity(0))],
         start=start,
         log=folder / "log",
@@ -316,6 +315,31 @@ def test_what_an_import_leaves_behind_ends_with_the_run(
     assert {record.status for record in result.records} == {Status.OK}
 
 
+def test_a_worker_that_cannot_be_forked_costs_none_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the host has no memory for one more process, or no number."""
+    (tmp_path / "crowded.py").write_text(
+        "import os\n"
+        "from tests.scripted import create\n"
+        "real, left = os.fork, [1, 0]\n"
+        "def fork():\n"
+        "    if left.pop(0):\n"
+        "        return real()\n"
+        "    os.fork = real\n"
+        "    raise OSError(12, 'Cannot allocate memory')\n"
+        "os.fork = fork\n"
+    )
+    monkeypatch.setenv(scripted.MODULE_VARIABLE, "crowded")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with team_of(tmp_path, "scripted") as team, team.worker("scripted") as first:
+        with pytest.raises(WorkerDied, match="Cannot allocate memory"):
+            team.worker("scripted")
+        with team.worker("scripted") as second:
+            for worker in (first, second):
+                assert worker.request({"op": "describe"}, limit_s=60.0)["pid"] == worker.pid
+
+
 def test_a_disk_that_is_full_beside_the_records_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,7 +422,7 @@ def test_a_worker_of_a_source_that_was_closed_is_gone_with_it(tmp_path: Path) ->
         team_of(tmp_path, "scripted", start="spawn") as workers,
         workers.worker("scripted") as first,
     ):
-        workers.sources["scripted"].close()
+        workers.sources["scripted", 1].close()
         with pytest.raises(ServerDied):
             first.request({"op": "describe"}, limit_s=10)
 

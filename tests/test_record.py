@@ -191,6 +191,7 @@ def test_files_of_schema_1_are_read(tmp_path: Path) -> None:
         assert after["job"].pop("replica") == 0
         assert after["job"]["case"].pop("direction") == "forward"
         assert after["job"]["case"].pop("tf32") == "off"
+        assert after["job"]["case"].pop("threads") == 1
         assert json.loads(json.dumps(after)) == before
 
 

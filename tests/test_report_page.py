@@ -14,7 +14,6 @@ from bench.errors import UsageError
 from bench.record import Job, Record, Status
 from bench.report import Report, build, charts, files, page, write
 from bench.report.gradients import decay
-from bench.report.interference import MOST_PLACES, Change, warnings
 from bench.report.model import Layout
 from bench.report.page_data import embedded
 from bench.store import Store, read_run
@@ -228,20 +227,3 @@ def test_an_implementation_looks_the_same_in_every_plot(plain: Report) -> None:
     ]
     assert len(scales) == 5
     assert len(set(scales)) == 1
-
-
-def test_a_pair_that_interferes_in_many_places_is_one_line() -> None:
-    from bench.evidence import groups_of
-    from bench.pairs import declared
-
-    plan = synthetic.sweep(seq_len=(5, 6, 7, 8, 9, 10), mode=("forward",))
-    groups, _ = groups_of(synthetic.run(plan), "drawn")
-    pair = next(pair for pair in declared() if pair.a == "jax/static")
-    changed = [
-        Change(pair=pair, group=group, change=0.1 + n / 100) for n, group in enumerate(groups)
-    ]
-    (said,) = warnings(groups, changed)
-    assert said.count("by itself") == MOST_PLACES
-    assert said.endswith("; and in 2 more, less")
-    assert "lstm T=10 forward" in said
-    assert "lstm T=5 forward" not in said

@@ -49,7 +49,6 @@ def test_a_manifest_that_went_through_a_file_is_the_same(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
-        (("threads",), 1, "threads: 2 then, 1 now"),
         (("cpus",), [0, 1], "cpus: 1 then, 2 now"),
         (("start",), "spawn", "start: fork then, spawn now"),
         (("commit",), "ba9876543210+", "commit: 0123456789ab then, ba9876543210+ now"),
@@ -93,12 +92,12 @@ def test_what_may_differ_is_no_difference(path: tuple[str, ...], to: object) -> 
 
 
 def test_everything_that_differs_is_said_at_once() -> None:
-    other = {**changed("threads", to=1), "start": "spawn"}
+    other = {**changed("commit", to="ba9876543210+"), "start": "spawn"}
     with pytest.raises(UsageError) as caught:
         require_same(MANIFEST, other)
     line = str(caught.value)
     assert line.startswith("run drawn: cannot be resumed here; ")
-    assert "threads: 2 then, 1 now; start: fork then, spawn now" in line
+    assert "start: fork then, spawn now; commit: 0123456789ab then, ba9876543210+ now" in line
     assert "\n" not in line
     require_same(MANIFEST, MANIFEST)
 
@@ -142,7 +141,7 @@ def test_a_manifest_that_cannot_be_gone_on_with_is_one_line(
     # What is not refused would measure for minutes.
     monkeypatch.setattr(run, "_measure", lambda *_, **__: pytest.fail("it is gone on with"))
     plan = synthetic.sweep()
-    here = {**synthetic.manifest(plan), **run.conditions(plan, threads=1, start="fork"), "seed": 1}
+    here = {**synthetic.manifest(plan), **run.conditions(plan, start="fork"), "seed": 1}
     folder = tmp_path / "run"
     with Store.create(folder, {**here, name: value}):
         pass
@@ -210,7 +209,7 @@ def test_only_what_reaches_a_worker_is_called_inherited(monkeypatch: pytest.Monk
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     monkeypatch.setenv("TF_VAR_zone", "terraform's")
-    inherited = run.conditions(synthetic.sweep(), threads=1, start="fork")["inherited"]
+    inherited = run.conditions(synthetic.sweep(), start="fork")["inherited"]
     assert inherited["XLA_FLAGS"] == "--xla_of_the_callers=1"
     assert inherited["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert "OPENBLAS_NUM_THREADS" not in inherited  # every backend sets it

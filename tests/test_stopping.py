@@ -16,10 +16,9 @@ import pytest
 
 from bench import engine, run
 from bench.errors import UsageError
-from bench.evidence import groups_of
-from bench.record import MEASURES, Record, Status
+from bench.evidence import Group, groups_of
+from bench.record import MEASURES, Setting, Status
 from bench.store import Run, Store, read_run
-from bench.sweep import Setting
 from tests.scripted_runs import PRESET, Acting, execute, of, sweep
 
 pytestmark = pytest.mark.usefixtures("scripted_backend")
@@ -51,7 +50,6 @@ def test_ctrl_c_once_ends_after_what_runs_and_the_rest_is_called_interrupted(
     result = run.execute(
         plan,
         tmp_path / "run",
-        threads=1,
         start="fork",
         command="test",
         progress=Acting(interrupt, "steady"),
@@ -77,7 +75,6 @@ def test_ctrl_c_twice_ends_at_once_and_keeps_what_was_measured(tmp_path: Path) -
         run.execute(
             sweep("fine"),
             tmp_path / "run",
-            threads=1,
             start="fork",
             command="test",
             progress=Acting(twice),
@@ -141,10 +138,11 @@ def test_a_look_of_a_resumed_run_sees_what_it_would_have_seen(
     """And no more: what its own blocks say already must not decide whether they are completed."""
     seen: list[int] = []
 
-    def watched(records: list[Record], precision: float) -> list[Setting]:
-        seen.append(max(record.block for record in records))
+    def watched(groups: list[Group], precision: float) -> list[Setting]:
+        jobs = [job for group in groups for job in group.jobs.values()]
+        seen.append(max(record.block for job in jobs for record in job.records))
         assert precision == 0.001
-        return list({(record.job.case, record.job.mode): None for record in records})
+        return list({group.setting: None for group in groups})
 
     monkeypatch.setattr(engine, "unsettled", watched)
     stop = Acting(lambda: os.kill(os.getpid(), signal.SIGINT), measure="steady", after=34)

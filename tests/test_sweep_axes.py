@@ -21,7 +21,8 @@ from bench.errors import UsageError
 from bench.estimate import runnable
 from bench.preset import load_preset, preset_names
 from bench.record import MEASURES
-from bench.run import threads_for
+from bench.run import chosen_cpus
+from bench.selection import select
 from bench.sweep import Sweep
 
 VALID: Mapping[str, Mapping[str, Any]] = {
@@ -295,8 +296,10 @@ def test_a_case_that_is_in_two_grids_is_measured_once(preset_file: Path) -> None
         (more({"strategy": ["dynamic"]}), r"unknown key in \[\[more\]\] of .* 'strategy'"),
         (more({"cell": "lstm"}), "axis cell 'lstm': must be a list"),
         (more({"direction": ["sideways"]}), "direction.*sideways"),
-        ("threads = 0\n" + document(VALID), "threads 0: must be a whole number of 1 or more"),
-        ("threads = 'two'\n" + document(VALID), "threads 'two': must be a whole number"),
+        (more({"threads": [0]}), "threads 0: must be a whole number of 1 or more"),
+        (more({"threads": ["two"]}), "threads 'two': must be a whole number"),
+        (more({"threads": 2}), "axis threads 2: must be a list"),
+        ("threads = 2\n" + document(VALID), "unknown key in .* 'threads'"),
         (more({"cell": ["residual-lstm"]}), "a residual adds inputs to outputs, and got 16 and 32"),
     ],
 )
@@ -312,16 +315,16 @@ def test_a_preset_says_its_threads_and_whoever_names_others_has_those(
     preset_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "available_cpus", lambda: [0, 1, 2, 3])
-    preset_file.write_text("threads = 3\n" + document(VALID))
-    sweep = load_preset(str(preset_file))
-    assert Sweep.from_json(sweep.to_json()).threads == 3
-    assert threads_for(sweep, None) == 3
-    assert threads_for(sweep, 4) == 4
+    preset_file.write_text(more({"threads": [1, 3]}))
+    sweep = select(str(preset_file), {})
+    assert sweep.threads() == [1, 3]
+    assert Sweep.from_json(sweep.to_json()) == sweep
+    assert select(str(preset_file), {"threads": (4, 2)}).threads() == [2, 4]
+    assert select("default", {}).threads() == [1]
     with pytest.raises(UsageError, match="threads 5: must be between 1 and 4, the CPUs here"):
-        threads_for(sweep, 5)
-    assert threads_for(load_preset("default"), None) == 1
+        chosen_cpus(select("default", {"threads": (5,)}).threads()[-1])
     monkeypatch.setattr(machine, "available_cpus", lambda: [7])
-    assert threads_for(sweep, None) == 1
+    assert select(str(preset_file), {}).threads() == [1]
 
 
 def test_naming_an_axis_leaves_out_the_grids_that_differ_in_it() -> None:

@@ -54,7 +54,6 @@ def execute(
         plan or sweep("fine", "fine-too", blocks=blocks),
         folder / "out",
         (old, new),
-        threads=1,
         start="fork",
         command="test",
         progress=progress or run.Silent(),

@@ -244,7 +244,6 @@ def test_two_environments_side_by_side_lose_the_same_turns(
         replace(plan, axes=replace(plan.axes, device=("gpu",))),
         tmp_path / "out",
         (Path(sys.executable), Path(sys.executable)),
-        threads=1,
         start="fork",
         command="test",
         progress=run.Silent(),

@@ -46,7 +46,7 @@ def test_a_log_is_shortened_before_each_worker_and_in_the_end(
     monkeypatch.setattr(worker_log, "LARGEST_BYTES", 1000)
     monkeypatch.setattr(worker_log, "END_BYTES", 100)
     log, cpus = tmp_path / "log", [min(os.sched_getaffinity(0))]
-    with Team(["scripted"], threads=1, cpus=cpus, start="spawn", log=log, scratch=tmp_path) as team:
+    with Team(["scripted"], cpus=cpus, start="spawn", log=log, scratch=tmp_path) as team:
         sizes = []
         for _ in range(2):
             with log.open("ab") as writer:

@@ -37,9 +37,14 @@ class World:
     values: Callable[[Job], Mapping[str, float]] = lambda _job: {}
     noise: float = 0.005
 
-    def run(self, plan: Sweep | str, *, seed: int = 0, **changes: object) -> Run:
-        """All records of a sweep, or of a preset by name."""
+    def run(
+        self, plan: Sweep | str, *, seed: int = 0, threads: int | None = None, **changes: object
+    ) -> Run:
+        """All records of a sweep, or of a preset by name; on so many threads where it is said."""
         sweep = load_preset(plan) if isinstance(plan, str) else plan
+        if threads is not None:
+            axes = [replace(axes, threads=(threads,)) for axes in (sweep.axes, *sweep.more)]
+            sweep = replace(sweep, axes=axes[0], more=tuple(axes[1:]))
         rng = np.random.default_rng(seed)
         records = [
             self._record(sweep, job, block, rng)

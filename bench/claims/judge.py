@@ -266,7 +266,9 @@ def _places(claim_id: str) -> frozenset[tuple[tuple[str, str], ...]]:
             Run(folder=Path(preset), manifest=plan, records=[], faults=[]), preset
         )
         places |= {
-            question.place for question in claim.test(groups) if claim.counts(question.where)
+            _any_threads(question.place)
+            for question in claim.test(groups)
+            if claim.counts(question.where)
         }
     return frozenset(places)
 

@@ -74,7 +74,7 @@ def where(group: Group, framework: str, **more: str) -> dict[str, str]:
         "TF32": (case.tf32, "off"),
         "initial state": (case.initial_state, "zeros"),
         "device": (case.device, "cpu"),
-        THREADS: (f"{group.threads or 1}", "1"),
+        THREADS: (f"{case.threads}", "1"),
     }
     return place | {name: value for name, (value, usual) in unusual.items() if value != usual}
 

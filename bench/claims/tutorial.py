@@ -201,15 +201,15 @@ def t13(groups: Groups) -> Iterator[Question]:
     """
     on_one: dict[str, dict[tuple[Case, Mode], Group]] = defaultdict(dict)
     for group in groups:
-        if group.threads == 1:
-            on_one[group.run][group.case, group.mode] = group
+        if group.case.threads == 1:
+            on_one[group.run][group.setting] = group
     alike = families(groups, lambda c: (c.seq_len * c.batch, replace(c, seq_len=1, batch=1)))
     for members in alike:
         ordered = sorted(members, key=lambda group: group.case.seq_len)
         short, long = ordered[0], ordered[-1]
         if long.case.seq_len < SPAN * short.case.seq_len:
             continue
-        cases = [(group.case, group.mode) for group in (long, short)]
+        cases = [group.setting for group in (long, short)]
         # Both of one run: its blocks are what pairs them.
         single = [
             [found[c] for c in cases] for found in on_one.values() if found.keys() >= {*cases}
@@ -229,13 +229,13 @@ def _on_more_threads(
     place["T"] = f"{long.case.seq_len} against {short.case.seq_len}"
     place["B"] = f"{long.case.batch} against {short.case.batch}"
     empty = Question(run=long.run, where=place, rows=(name,))
-    if long.threads == 1:
+    if long.case.threads == 1:
         yield replace(empty, reason="one thread decides nothing: nothing could be parallel")
         return
     if not single:
         yield replace(empty, reason="nothing to compare with: the same on one thread is missing")
     said = f"T={long.case.seq_len} B={long.case.batch} / T={short.case.seq_len} "
-    said += f"B={short.case.batch}, on {long.threads} threads / on one"
+    said += f"B={short.case.batch}, on {long.case.threads} threads / on one"
     for one_long, one_short in single:
         four = (long, short, one_long, one_short)
         question = double_question(four, place, name, said, "at least", SEQUENTIAL)

@@ -38,10 +38,14 @@ from bench.report.plots import plots
 from bench.report.ranking import ranking
 from bench.report.summary import same_everywhere, summary
 from bench.report.then_and_now import then_and_now
+from bench.report.threads import threads
 from bench.report.verdicts import verdict_table
 from bench.store import Run, mapping_in
 
-_TABLES = (static_dynamic, then_and_now, ranking, latency, kernels, memory, outputs, identical)
+_TABLES = (
+    *(static_dynamic, then_and_now, ranking, threads, latency),
+    *(kernels, memory, outputs, identical),
+)
 
 #: File -> the module whose `render(report) -> str` writes it.
 _DOCUMENTS = {"report.md": "markdown", "report.tex": "latex"}

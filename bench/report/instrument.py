@@ -77,9 +77,10 @@ def _pairs(groups: Sequence[Group]) -> list[tuple[str, Floors, Twins]]:
 
 def _named(twins: Twins) -> str:
     job = twins.job
-    device = "" if job.case.device == "cpu" else f" {job.case.device}"
+    where = "" if job.case.device == "cpu" else f" {job.case.device}"
+    where += "" if job.case.threads == 1 else f" threads={job.case.threads}"
     number = f" ({job.replica})" if job.replica > 1 else ""
-    return f"{job.implementation} T={job.case.seq_len}{device} {job.measure}{number}"
+    return f"{job.implementation} T={job.case.seq_len}{where} {job.measure}{number}"
 
 
 def _row(run: str, floors: Floors, twins: Twins) -> dict[str, object]:

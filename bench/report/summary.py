@@ -27,7 +27,7 @@ def summary(run: Run, label: str, groups: Sequence[Group], faults: Sequence[str]
         "run": _line(manifest, "id", "created"),
         "command": _text(manifest.get("command")),
         "host": _host(mapping_in(manifest, "host")),
-        "threads": f"{_text(manifest.get('threads'))}, workers by {_text(manifest.get('start'))}",
+        "threads": f"{_threads(groups)}, workers by {_text(manifest.get('start'))}",
         "versions": _pairs(mapping_in(manifest, "versions")),
         "backends": _backends(mapping_in(manifest, "backends")),
         "blocks": _blocks(groups),
@@ -62,6 +62,10 @@ def same_everywhere(groups: Sequence[Group], layout: Layout) -> str:
         for f in fields(Case)
         if f.name not in layout.varying
     )
+
+
+def _threads(groups: Sequence[Group]) -> str:
+    return ", ".join(map(str, sorted({group.case.threads for group in groups}))) or _UNKNOWN
 
 
 def _text(value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -17,7 +18,6 @@ from bench.stats.samples import (
     checked,
     medians,
     paired_rounds,
-    steady_difference,
 )
 
 CONFIDENCE = 0.95
@@ -168,35 +168,29 @@ def _t_ratio(
     )
 
 
-def steady_ratio(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Ratio | None:
-    """Steady time of a over that of b, paired within blocks; None where they share no block."""
-    differences = medians(paired_rounds(a, b))
-    return ratio_of(differences, confidence) if differences else None
-
-
-def linked_ratio(
-    a: Blocks, b: Blocks, reference: Blocks, confidence: float = CONFIDENCE
+def steady_ratio(
+    a: Blocks, b: Blocks, confidence: float = CONFIDENCE, *, reference: Blocks | None = None
 ) -> Ratio | None:
-    """Steady time of a over that of b, through a third arm where they did not take turns.
+    """Steady time of a over that of b, paired within blocks; None where they share no block.
 
-    Keys begin with the block's number. In a block in which the two share no turns, their log ratio
-    is that of a to the reference less that of b to it, so that the spread over blocks holds the
-    variance of both.
+    In a block in which the two share no turns, and both share some with `reference`, their log
+    ratio is that of a to it less that of b to it, so that the spread over blocks holds the variance
+    of both. What repeats is the block: of several turns in one the mean counts.
     """
-    direct = _over(a, b)
-    over_a, over_b = _over(a, reference), _over(b, reference)
-    linked = {block: over_a[block] - over_b[block] for block in over_a.keys() & over_b.keys()}
-    differences = {**linked, **direct}
-    return ratio_of(list(differences.values()), confidence) if differences else None
+    found = _by_block(a, b)
+    if reference is not None:
+        over_a, over_b = _by_block(a, reference), _by_block(b, reference)
+        linked = {block: over_a[block] - over_b[block] for block in over_a.keys() & over_b.keys()}
+        found = {**linked, **found}
+    return ratio_of(list(found.values()), confidence) if found else None
 
 
-def _over(a: Blocks, reference: Blocks) -> dict[int, float]:
-    """Log ratio to the reference by number of the block."""
-    return {
-        key[0]: steady_difference(samples, reference[key])
-        for key, samples in a.items()
-        if key in reference
-    }
+def _by_block(a: Blocks, b: Blocks) -> dict[Any, float]:
+    """Log ratio by block, whose number is the first of what pairs samples (block and turns)."""
+    found: dict[Any, list[float]] = {}
+    for key, value in zip(sorted(a.keys() & b.keys()), medians(paired_rounds(a, b)), strict=True):
+        found.setdefault(key[0] if isinstance(key, tuple) else key, []).append(value)
+    return {block: math.fsum(values) / len(values) for block, values in found.items()}
 
 
 def single_ratio(
