@@ -58,7 +58,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 
 
 def missing(backend: str, packages: Container[str] | None = None, python: str = "") -> str | None:
-    """Why a backend cannot run here, with the install line, or None. Imports no framework.
+    """Reason why a backend cannot run here, with the install line, or None. Imports no framework.
 
     `packages` are those of another interpreter, `python` its path.
     """
@@ -71,7 +71,7 @@ def missing(backend: str, packages: Container[str] | None = None, python: str = 
 
 
 def install_line(extra: str, python: str = "") -> str:
-    """How to install what is missing, in the project's folder; for this interpreter, or another."""
+    """Command that installs an extra, in the project's folder; for this interpreter, or another."""
     pip = f"{python} -m pip" if python else "pip"
     return f"{pip} install -c constraints.txt -e '.[{extra}]'"
 
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def refusal(implementation: str, case: Case, mode: Mode) -> str | None:
-    """Why an implementation cannot express a case in a mode, or None. Imports no framework."""
+    """Reason why an implementation cannot express a case in a mode, or None; imports nothing."""
     entry = IMPLEMENTATIONS[implementation]
     return BACKENDS[entry.backend].refusal(entry.strategy.name, case, mode)
 

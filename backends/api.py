@@ -54,7 +54,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is computed, free of any framework.
+    """A computation, free of any framework.
 
     `cell` is a name of `backends.cells.CELLS`.
     `lengths` "ragged" gives each sequence its own length n_b <= T, the longest T, and "half" n_b <=
@@ -280,13 +280,13 @@ class Backend(Protocol):
         """Versions of the packages whose code runs."""
 
     def threads(self) -> Mapping[str, int]:
-        """What the framework itself says about its thread pools."""
+        """Sizes of the framework's thread pools, as it reports them."""
 
     def devices(self) -> Mapping[str, str]:
         """Device name ("cpu", "gpu", "gpu:1") -> the framework's description, of what is there."""
 
     def lacking(self, device: str) -> str | None:
-        """Why this framework cannot compute on a device here, and what helps; None where it can."""
+        """Reason why this framework cannot compute on a device, and what helps, or None."""
 
     def allocated(self, device: str, *, reset: bool = False) -> Mapping[str, float]:
         """Bytes that this process has on a GPU by its own allocator, `now` and at the `peak`.
@@ -315,14 +315,14 @@ class Backend(Protocol):
         """
 
     def native(self, case: Case, strategy: str, weights: Weights, batch: Batch) -> Native | None:
-        """What the framework's own LSTM class makes of weights that are packed by hand.
+        """Outputs of the framework's own LSTM class with weights that are packed by hand.
 
         None where the strategy is not that class, and for a case that is not one plain LSTM
         (`backends.native.plain_lstm`).
         """
 
     def kernels(self, runner: Runner, device: str, call: Callable[[], None]) -> Mapping[str, int]:
-        """What a call runs on a device, by the framework's profiler: name -> how often.
+        """Kernels of a call on a device, by the framework's profiler: name -> number of times.
 
         `call` calls the runner, and returns when all is computed. On a GPU these are kernels and
         copies, on the CPU what the framework calls an operation, those that took longest first.
@@ -364,7 +364,7 @@ def anything(_strategy: str, _case: Case, _mode: Mode) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendInfo:
-    """What is known of a backend without importing its framework.
+    """Description of a backend that needs no import of its framework.
 
     `module` has `create(threads: int) -> Backend`. `requires` names the distributions that must be
     installed, `extra` this project's extra that installs them. `environment(threads)` gives the

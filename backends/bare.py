@@ -1,4 +1,4 @@
-"""What rides along beside implementations: the limit, and the floor of launches. No networks."""
+"""Reference arms beside implementations: the limit, and the floor of launches. No networks."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def launches(case: Case, mode: Mode) -> int:
 
 
 def refused_launches(case: Case) -> str | None:
-    """Why the floor of launches is not measured for a case, or None."""
+    """Reason why the floor of launches is not measured for a case, or None."""
     if is_gpu(case.device):
         return None
     return f"device {case.device}: launches are a floor on GPUs only; on a CPU a call is no launch"
 
 
 def refused_products(case: Case) -> str | None:
-    """Why the products of a framework that has them for GPUs only are not measured, or None."""
+    """Reason why a framework's GPU-only products are not measured, or None."""
     if is_gpu(case.device):
         return None
     return f"device {case.device}: the products there are NumPy's and PyTorch's"

@@ -34,7 +34,7 @@ def gpu_name(number: int) -> str:
 
 
 def lacks_gpu(device: str, framework: str, found: int, install: str) -> str | None:
-    """Why a framework that finds so many GPUs has none of this name, and what helps; or None.
+    """Reason why a framework with so many GPUs has none of this name, and what helps, or None.
 
     `install` is the line that installs a build of the framework for GPUs. None for the CPU, too.
     """

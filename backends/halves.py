@@ -1,4 +1,4 @@
-"""What is not asked of bfloat16, float16 and TF32, by anybody, and why; imports no framework."""
+"""Refusals of bfloat16, float16 and TF32 that all backends share; imports no framework."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from backends.stack import layers
 
 
 def half_refusal(case: Case, mode: Mode) -> str | None:
-    """Why a case of a half type, or of TF32, is not computed in a mode, or None.
+    """Reason why a case of a half type, or of TF32, is not computed in a mode, or None.
 
     Outputs are compared in both types. In training no error of the gradient would tell right from
     wrong: float16 loses small gradients to 0, and its users scale the loss, which is another

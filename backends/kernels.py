@@ -1,4 +1,4 @@
-"""What a framework's profiler saw, as names and how often each ran."""
+"""Names from a framework's profiler, and the number of times each ran."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"(?:[._](?:\d+|clone|remat))+$")
 
 
 def of_spans(spans: Iterable[Span], device: str) -> dict[str, int]:
-    """What ran on the device, see `counted`.
+    """Spans that ran on the device, see `counted`.
 
     On a GPU that is what its streams ran (XLA's `cupti_collector` calls a plane `/device:GPU:0` and
     its lines `Stream #7(Kernel)`; other lines of the plane repeat it by module or by operation), on

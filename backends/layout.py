@@ -1,4 +1,4 @@
-"""How an adapter's arrays hold the canonical blocks of a layer."""
+"""Layouts in which an adapter's arrays hold the canonical blocks of a layer."""
 
 from __future__ import annotations
 

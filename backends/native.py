@@ -1,4 +1,4 @@
-"""What is asked of a framework's own LSTM class, whatever it is: when, and in which orders."""
+"""Cases and gate orders for a check of a framework's own LSTM class."""
 
 from __future__ import annotations
 

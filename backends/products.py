@@ -76,7 +76,7 @@ LIMIT = "products: the limit"
 
 @dataclass(frozen=True, kw_only=True)
 class Ops:
-    """What `ProductsRunner` needs of a library: an array of a shape, and a product into `out`."""
+    """Operations that `ProductsRunner` needs: an array of a shape, a product into `out`."""
 
     array: Callable[[tuple[int, int], str], Any]
     matmul: Callable[[Any, Any, Any], Any]

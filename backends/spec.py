@@ -1,4 +1,4 @@
-"""What a cell is made of, free of any framework: its options, its weights, state and products.
+"""Specification of a cell, free of any framework: options, weights, state and products.
 
 A class here is a cell with its options. What it computes is a function of the same name in lower
 case in the `cells.py` of every framework and of the reference.
@@ -57,7 +57,7 @@ class Cell(ABC):
         """The matrix products of one step, those that can be hoisted first."""
 
     def refusal(self, inputs: int, hidden: int) -> str | None:
-        """Why the cell cannot have these sizes, or None."""
+        """Reason why the cell cannot have these sizes, or None."""
         return None
 
     @property
@@ -150,7 +150,7 @@ class GruResetAfter(Cell):
 
 @dataclass(frozen=True, kw_only=True)
 class Projecting(Cell):
-    """What the LSTM and the coupled cell share: a state (c, h), and h perhaps projected to P."""
+    """Common part of the LSTM and the coupled cell: a state (c, h); h may be projected to P."""
 
     projection: Width | None = None
     projection_clip: float | None = None
@@ -238,13 +238,13 @@ class Coupled(Projecting):
 
 
 def _windows(start: int, end: int, size: int, skip: int) -> tuple[int, ...]:
-    """Where each window of `size` features begins, of those from `start` on and before `end`."""
+    """Start of each window of `size` features, of those from `start` on and before `end`."""
     return tuple(range(start, end - size + 1, skip))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Windowed(Cell):
-    """What reads its inputs in windows of `feature_size`, each `frequency_skip` after the last.
+    """Cell that reads windows of `feature_size` inputs, each `frequency_skip` after the last.
 
     A feature size of None is a quarter of the inputs, a skip of None the feature size.
     """
@@ -272,7 +272,7 @@ class TimeFreq(Windowed):
     """One LSTM that goes over frequency within a step of time: TimeFreqLSTMCell."""
 
     def windows(self, inputs: int) -> tuple[int, ...]:
-        """Where each of the N windows begins."""
+        """Start of each of the N windows."""
         return _windows(0, inputs, self.size(inputs), self.skip(inputs))
 
     def blocks(self, inputs: int, hidden: int) -> dict[str, Shape]:
@@ -322,7 +322,7 @@ class Grid(Windowed):
         return ("f",) if self.shared else ("f", "t")
 
     def windows(self, inputs: int) -> tuple[tuple[int, ...], ...]:
-        """Where each window of each part begins."""
+        """Start of each window of each part."""
         if isinstance(self.frequency_blocks, int):
             n = self.frequency_blocks
             parts: Sequence[tuple[int, int]] = [
@@ -333,7 +333,7 @@ class Grid(Windowed):
         return tuple(_windows(*part, self.size(inputs), self.skip(inputs)) for part in parts)
 
     def sets(self, inputs: int) -> Iterator[str]:
-        """What the gates of each set of weights are prefixed with: "f0", "t0", "f1"..."""
+        """Prefixes of the gates of each set of weights: "f0", "t0", "f1"..."""
         for b in range(len(self.windows(inputs))):
             yield from (f"{kind}{b}" for kind in self.matrices)
 
@@ -421,7 +421,7 @@ def prefixed(prefix: str, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapper(Cell):
-    """What changes the inputs, outputs or state of another cell; here: changes nothing."""
+    """Cell around another cell, whose inputs, outputs or state it may change."""
 
     cell: Cell
 
@@ -478,7 +478,7 @@ class Dropout(Wrapper):
     variational: bool = False
 
     def masks(self, inputs: int, hidden: int) -> dict[str, tuple[int, float]]:
-        """What is dropped: "input", "state", "output" -> columns of its mask, keep probability."""
+        """Dropped parts: "input", "state", "output" -> columns of its mask, keep probability."""
         state = self.cell.state(inputs, hidden)
         widths = {
             "input": (inputs, self.input_keep),

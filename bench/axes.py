@@ -1,4 +1,4 @@
-"""What varies over a sweep."""
+"""The axes of a sweep, and the cases that they make."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ MAX_CASES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """What varies. Empty `backend` or `strategy` means all of them."""
+    """Values of each axis. Empty `backend` or `strategy` means all of them."""
 
     cell: tuple[str, ...]
     seq_len: tuple[int, ...]
@@ -91,7 +91,7 @@ class Axes:
 
     @property
     def size(self) -> int:
-        """How many cases they make."""
+        """The number of cases that they make."""
         return math.prod(len(getattr(self, name)) for name in CASE_AXES)
 
     def cases(self) -> list[Case]:

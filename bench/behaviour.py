@@ -1,4 +1,4 @@
-"""What an implementation does, whatever it takes: one small experiment a fact.
+"""Behaviour of an implementation, at any cost: one small experiment a fact.
 
 A behaviour record's values are errors and differences (largest absolute ones), counts, and 1 or 0
 for a yes or no; a name is absent where it does not apply. n_b is the length of sequence b, or T. In
@@ -109,7 +109,7 @@ def _lengths(subject: Subject) -> Array:
 
 
 def _alive(subject: Subject) -> Array:
-    """Where t < n_b: [B, T]."""
+    """Mask [B, T] of the steps t < n_b."""
     alive: Array = np.arange(subject.case.seq_len) < _lengths(subject)[:, None]
     return alive
 
@@ -135,7 +135,7 @@ def _padding(subject: Subject, output: Output) -> Values:
 
 
 def _unlengthed(subject: Subject, _output: Output) -> Values:
-    """The same padded batch, and nobody says where its sequences end."""
+    """Compare a padded batch without lengths with the ragged one."""
     case = replace(subject.case, lengths="full")
     refused = backends.refusal(subject.implementation.name, case, "forward")
     if subject.batch.lengths is None or refused is not None:

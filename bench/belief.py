@@ -25,7 +25,7 @@ LARGEST = 1e18
 
 
 def doubt(record: Record) -> str | None:
-    """Why a record is not believed; None where it is."""
+    """Reason not to believe a record; None if there is none."""
     try:
         _check(record)
     except ValueError as error:

@@ -95,7 +95,7 @@ def search(first: int, longest: int | None, attempt: Callable[[int], Trial]) -> 
 
 
 def data_bytes(case: Case) -> int:
-    """What nobody can do without: inputs [B, T, D], and outputs or targets [B, T, O]."""
+    """Bytes of data that every implementation needs: x [B, T, D], outputs or targets [B, T, O]."""
     features = input_width(case) + output_width(case)
     return case.batch * case.seq_len * features * np.dtype(case.dtype).itemsize
 
@@ -176,7 +176,7 @@ class _Probe:
 
     @property
     def limited_by(self) -> str:
-        """What keeps a trial to the limit."""
+        """Mechanism that keeps a trial to the limit."""
         if self.on_gpu:
             return f"{self.job.backend}'s allocator"
         return limits.ADDRESSES if self.place is None else self.place.version.name

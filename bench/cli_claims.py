@@ -169,7 +169,7 @@ def _measure(
 
 
 def _folder(folders: Sequence[Path]) -> Path:
-    """Where the runs go: into the one folder of runs that was named, or into a new one."""
+    """Folder for the runs: the one folder of runs that was named, or a new one."""
     if len(folders) == 1 and not (folders[0] / "manifest.json").exists():
         return folders[0]
     return LOCAL_RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-claims"

@@ -117,7 +117,7 @@ class Longest:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two runs say of each other. `hosts` names how their hosts differ, if they do."""
+    """Comparison of two runs. `hosts` names how their hosts differ, if they do."""
 
     old: Run
     new: Run
@@ -346,7 +346,7 @@ def _unmatched(job: Job, old: Evidence | None, new: Evidence | None) -> Unmatche
 
 
 def _effect(status: str) -> Effect:
-    """What it means that a job that was measured ends like this now."""
+    """Meaning of a measured job's new status."""
     if status in _FAILURES:
         return "failure"
     # A cap is the plan's. What is missing or cut off was meant to be measured.

@@ -108,7 +108,7 @@ def narrowed(sweep: Sweep, jobs: Sequence[Job]) -> Sweep:
 def evidence(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[Job, Evidence]:
-    """What is known of each job of the run, which is measured first where none was named."""
+    """Evidence of each job of the run, which is measured first if none was named."""
     stash = request.config.stash
     if _RUN not in stash:
         if "PYTEST_XDIST_WORKER" in os.environ:

@@ -1,4 +1,4 @@
-"""What the kernel counts: CPU time of CPUs and of this run, waiting for CPUs, quotas. Linux only.
+"""Counters of the kernel: CPU time of CPUs and of this run, waiting for CPUs, quotas. Linux only.
 
 The texts are parsed by pure functions. What a host does not tell (a kernel without pressure stall
 information, a container that hides /proc/stat, no quota) is None, or left out: never a guess.
@@ -71,7 +71,7 @@ def parse_throttled(text: str) -> float | None:
 
 
 def cgroup_folders(text: str, root: Path = _CGROUPS) -> list[Path]:
-    """Where the CPU accounts of this process's cgroup may be, by its /proc/self/cgroup.
+    """Candidate folders of this process's cgroup CPU accounts, by its /proc/self/cgroup.
 
     In a container the path may be the host's, with what it names mounted at the root.
     """
@@ -130,7 +130,7 @@ def own_cpu_s(cpus: Iterable[int]) -> float | None:
 
 
 def _text(path: Path) -> str:
-    """What the kernel says there; "" where it has no such file, or a sandbox hides it."""
+    """Content of a kernel file; "" if it is missing, or a sandbox hides it."""
     try:
         return path.read_text()
     except OSError:
@@ -138,7 +138,7 @@ def _text(path: Path) -> str:
 
 
 def _first(paths: Iterable[Path], parse: Callable[[str], float | None]) -> float | None:
-    """What the first of the files says that says anything."""
+    """Content of the first file that has any."""
     values = (parse(_text(path)) for path in paths)
     return next((value for value in values if value is not None), None)
 

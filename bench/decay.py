@@ -1,4 +1,4 @@
-"""How much of a gradient is left d steps back, read from the training step that is timed.
+"""Share of a gradient that is left d steps back, read from the training step that is timed.
 
 The inputs are one-hot, x_t = e_t with D = T and B = 1. Row t of the gradient of each input matrix
 W_g [T, H] is then the gradient with respect to that gate's pre-activation at step t alone, and with

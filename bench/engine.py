@@ -50,7 +50,7 @@ DESCRIBE_LIMIT_S = 180.0
 
 
 class Progress(Protocol):
-    """Somebody who watches. Seconds are estimates: shares of the whole, not promises."""
+    """Progress observer. Durations are estimates."""
 
     def begin(self, total_s: float) -> None:
         """The run starts and is estimated at so many seconds."""
@@ -132,7 +132,7 @@ class Engine:
         return "finished"
 
     def _groups(self, end: int) -> list[Group]:
-        """What is known of the blocks before this one."""
+        """Groups of jobs as the blocks before this one leave them."""
         before = [record for record in self._records if record.block < end]
         folder = self._store.folder
         run = Run(folder=folder, manifest=self._manifest, records=before, faults=[])
@@ -332,7 +332,7 @@ class Engine:
 
 
 def describe(team: Team, backend: str) -> dict[str, Any]:
-    """What a backend says of itself in a worker of its own; {"error": why} where it cannot."""
+    """Ask a backend for its description in a worker of its own; {"error": reason} if it fails."""
     try:
         with team.worker(backend) as worker:
             reply = worker.request({"op": "describe"}, limit_s=DESCRIBE_LIMIT_S)

@@ -1,4 +1,4 @@
-"""How long a job will take, roughly: for the dry run, and as weights of the progress bar.
+"""Rough durations of jobs: for the dry run, and as weights of the progress bar.
 
 Off by a factor of two on another machine, and nothing that is reported rests on it. The figures are
 of a 2-core virtual machine, with forked workers.
@@ -51,7 +51,7 @@ PROGRAM_STEP_BYTES: Mapping[Mode, float] = {"forward": 0.4e6, "train": 1.3e6}
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What an implementation takes beside its matrix products.
+    """Cost of an implementation beside its matrix products.
 
     `build_s` seconds to build, load and call once, `build_step_s` the same for each step of each
     layer that is unrolled, `step_s` seconds that a call spends on each step of each layer.

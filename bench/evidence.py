@@ -52,7 +52,7 @@ _RANKED = frozenset({str(Status.OK), str(Status.INTERRUPTED)})
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended over its blocks: the worst status, why, and how many were ok of how many."""
+    """Outcome of a job over its blocks: the worst status, its reason, and the share that was ok."""
 
     status: str
     reason: str
@@ -70,7 +70,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What one job left over the blocks of a run.
+    """Records of one job over the blocks of a run.
 
     `void` is the record that shows the implementation to be wrong in this case and mode; then
     nothing here counts as measured. `absent` says why there may be no record.
@@ -148,7 +148,7 @@ class Evidence:
 
     @property
     def calibration_error(self) -> float:
-        """How far off a known allocation was read, at the start of the run or after the job.
+        """Error of the reading of a known allocation, at the start of the run or after the job.
 
         At worst; NaN where none was.
         """
@@ -204,11 +204,11 @@ class Group:
 
     @property
     def setting(self) -> Setting:
-        """What the blocks had in common that these jobs were measured in."""
+        """Setting of the blocks in which these jobs were measured."""
         return replace(self.case, threads=1), self.mode
 
     def get(self, implementation: str, measure: Measure) -> Evidence:
-        """What is known of a job; nothing where no such job was planned or recorded."""
+        """Evidence of a job; empty if no such job was planned or recorded."""
         key = implementation, measure
         known = self.jobs.get(key) or self._absent.get(key)
         if known is None:
@@ -237,7 +237,7 @@ class Group:
         return ""
 
     def steady_floor(self, a: str, b: str) -> stats.Floor:
-        """What a difference of their steady times must exceed; nothing for one and itself."""
+        """Floor under a difference of two steady times; zero for an implementation and itself."""
         if a == b:
             return stats.UNMEASURED
         first, second = (self.get(name, "steady").job.backend for name in (a, b))
@@ -265,7 +265,7 @@ class Group:
         return sorted({name for name, _ in self.jobs}, key=key)
 
     def outcomes(self, implementation: str, *measures: Measure) -> dict[str, Outcome]:
-        """How the jobs of an implementation ended, by measure."""
+        """Outcomes of an implementation's jobs, by measure."""
         return {
             measure: self.jobs[implementation, measure].outcome
             for measure in measures
@@ -349,7 +349,7 @@ def groups_of(run: Run, label: str) -> tuple[list[Group], list[str]]:
 
 
 def _calibration(manifest: Mapping[str, Any]) -> dict[str, float]:
-    """What the backends read of a known allocation at the start, as errors; one may lack."""
+    """Error of each backend's reading of a known allocation at the start, if it has one."""
     backends = manifest.get("backends")
     found: dict[str, float] = {}
     for name, info in backends.items() if isinstance(backends, Mapping) else ():
@@ -373,7 +373,7 @@ _ABSENT: Mapping[str, str] = {
 
 
 def absent_reason(manifest: Mapping[str, Any]) -> str:
-    """Why jobs of a run may have no record, by how the run ended."""
+    """Reason for missing records, by how the run ended."""
     reason = _ABSENT.get(str(manifest.get("status")))
     if reason is None:
         return "it left no record"

@@ -41,7 +41,7 @@ _NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark"}
 
 
 def evidence_of(run: Run) -> list[Evidence]:
-    """What is known of each job, in reading order; jobs that left no record too."""
+    """Evidence of each job, in reading order; jobs without records too."""
     groups, _faults = groups_of(run, str(run.manifest.get("id", run.folder.name)))
     return [evidence for group in groups for evidence in group.jobs.values()]
 
@@ -68,7 +68,7 @@ def parameters(job: Job) -> dict[str, Any]:
 
 
 def extra_info(evidence: Evidence, memory: Evidence | None) -> dict[str, Any]:
-    """What a reader of the file must know: that nothing ran here, and what did there."""
+    """Remarks for a reader of the file: nothing ran here; the run's figures, status and key."""
     peaks = [] if memory is None else list(memory.values("peak_bytes").values())
     return {
         "replayed": True,
@@ -170,7 +170,7 @@ def _replay(folder: Path, path: Path, scratch: Path) -> str:
 
 
 def _times(path: Path) -> Mapping[str, Sequence[float]] | None:
-    """What the file holds, by job; None where there is no file."""
+    """Times in the file, by job; None if there is no file."""
     if not path.exists():
         return None
     data = json.loads(path.read_text())

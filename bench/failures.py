@@ -1,4 +1,4 @@
-"""What failed in a steady block: it is not measured in another way in that block either."""
+"""Failures in a steady block: such a job is not measured in another way in that block either."""
 
 from __future__ import annotations
 

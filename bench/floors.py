@@ -25,7 +25,7 @@ class Twins:
 
     @cached_property
     def floor(self) -> stats.Floor:
-        """What this pair alone sets, at the level of its ratio."""
+        """Floor by this pair alone, at the level of its ratio."""
         level = stats.CONFIDENCE if self.ratio is None else self.ratio.confidence
         return stats.floor_of(self.ratio, confidence=level)
 
@@ -144,7 +144,7 @@ class Floors:
 
     @cached_property
     def _among(self) -> int:
-        """How many pairs might be called different by chance: those of the whole run.
+        """Number of pairs that might be called different by chance: those of the whole run.
 
         Each of them alone would be in 3 % of the cases, and there are some two dozen.
         """

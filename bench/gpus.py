@@ -90,13 +90,13 @@ class Nvml:
         self._nvml, self._handle = nvml, handle
 
     def _told(self, name: str, *arguments: object) -> Any:
-        """What a function says; None where this GPU does not tell it."""
+        """Result of a driver's function; None if this GPU does not report it."""
         with suppress(self._nvml.NVMLError):
             return getattr(self._nvml, name)(self._handle, *arguments)
         return None
 
     def describe(self, number: int, driver: str) -> Gpu:
-        """What it is, as the GPU of this number."""
+        """Describe the GPU of this number."""
         power = self._told("nvmlDeviceGetEnforcedPowerLimit")
         return Gpu(
             device=gpu_name(number),
@@ -134,7 +134,7 @@ class Nvml:
 
 
 def watch(device: str) -> Unwatched:
-    """Who looks at a device while it is measured on: a `Watch` where a driver tells of it."""
+    """Make the observer of a device under measurement: a `Watch` if a driver reports on it."""
     if pynvml is None or not is_gpu(device):
         return Unwatched()
     try:

@@ -21,7 +21,7 @@ _SURROUNDINGS = ("versions", "environment", "inherited")
 
 
 def session_of(manifest: Mapping[str, Any]) -> str | None:
-    """What names the sitting in which two runs took turns block by block; None for other runs."""
+    """Name of the session in which two runs took turns block by block; None for other runs."""
     session = manifest.get("session")
     return session if isinstance(session, str) and session else None
 
@@ -29,7 +29,7 @@ def session_of(manifest: Mapping[str, Any]) -> str | None:
 def host_differences(
     old: Mapping[str, Any], new: Mapping[str, Any], settings: Sequence[str] = SETTINGS
 ) -> list[str]:
-    """How hosts and settings of two manifests differ: `cores 4 / 8`."""
+    """Differences of hosts and settings between two manifests: `cores 4 / 8`."""
     hosts = mapping_in(old, "host"), mapping_in(new, "host")
     pairs = {name: (hosts[0].get(name), hosts[1].get(name)) for name in _HOST}
     pairs |= {name: (old.get(name), new.get(name)) for name in settings}
@@ -44,7 +44,7 @@ def host_differences(
 
 
 def other_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What else changed between two manifests, the reason to compare them: `torch 2.4 / 2.5`."""
+    """Other changes between two manifests, the reason to compare them: `torch 2.4 / 2.5`."""
     found = [
         (name, holder_a.get(name), holder_b.get(name))
         for name, holder_a, holder_b in (

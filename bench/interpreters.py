@@ -47,7 +47,7 @@ class Interpreters:
         return sys.executable if found is None else found.path
 
     def missing(self, backend: str) -> str | None:
-        """Why a backend cannot run here, with the install line, or None. Imports no framework."""
+        """Reason why a backend cannot run here, with the install line, or None; imports nothing."""
         found = self.named.get(backend)
         return missing(backend) if found is None else missing(backend, found.versions, found.path)
 
@@ -62,7 +62,7 @@ class Interpreters:
         return dict(sorted(versions.items()))
 
     def to_json(self) -> dict[str, Any]:
-        """What a manifest says of those that were named."""
+        """Named interpreters as they stand in a manifest."""
         return {
             backend: {"path": i.path, "python": i.python, "versions": dict(i.versions)}
             for backend, i in sorted(self.named.items())
@@ -117,7 +117,7 @@ def environment_of(python: str) -> dict[str, str]:
 
 
 def _ask(where: str, path: Path) -> Interpreter:
-    """What an interpreter says of itself; `where` begins the error's line."""
+    """Ask an interpreter for its description; `where` begins the error's line."""
     if not path.is_file():
         raise UsageError(f"{where}: is not there")
     try:
@@ -143,7 +143,7 @@ def _ask(where: str, path: Path) -> Interpreter:
 
 
 def _read(path: Path, answer: str) -> Interpreter:
-    """What `main` printed, in its last line. Raises `ValueError` for anything else.
+    """Read the last line that `main` printed. Raises `ValueError` for anything else.
 
     The path is the one that was named: a script around an interpreter sets what it needs.
     """
@@ -159,7 +159,7 @@ def _read(path: Path, answer: str) -> Interpreter:
 
 
 def _own_code() -> str:
-    """What tells this code from another version's: a checkout is shared, whatever is in it."""
+    """Fingerprint of this code: a checkout is shared between interpreters."""
     if (_CHECKOUT / "pyproject.toml").is_file():
         return str(_CHECKOUT)
     return machine.project_version()

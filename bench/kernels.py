@@ -49,13 +49,13 @@ CUDNN_RNN = frozenset({"cuDNN persistent RNN", "cuDNN RNN"})
 
 
 def library(name: str) -> str:
-    """Whose kernel this is, as far as its name tells; `OTHER` where it does not."""
+    """Library of a kernel by its name; `OTHER` if the name does not say."""
     return next((whose for whose, known in LIBRARIES.items() if known.search(name)), OTHER)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """How many kernels one call ran, under how many names, and the names that took longest.
+    """Number of kernels that one call ran, number of their names, and the names that took longest.
 
     `longest` has each name with how often it ran, the longest first.
     """
@@ -66,14 +66,14 @@ class Ran:
 
     @property
     def libraries(self) -> list[str]:
-        """Whose kernels were among them, in the order of `LIBRARIES`; copies and others alone."""
+        """Libraries of the kernels, in the order of `LIBRARIES`; copies and others if alone."""
         found = {library(name) for name, _ in self.longest}
         known = [whose for whose in LIBRARIES if whose in found and whose != "copy"]
         return known or sorted(found)
 
 
 def kept(found: Mapping[str, int]) -> dict[str, Any] | None:
-    """What a record keeps of `backends.api.Backend.kernels`; None where that is empty."""
+    """Part of `backends.api.Backend.kernels` that a record stores; None if that is empty."""
     if not found:
         return None
     names = list(found)
@@ -91,7 +91,7 @@ def kept(found: Mapping[str, int]) -> dict[str, Any] | None:
 
 
 def read(value: object) -> Ran | str | None:
-    """What a record has in `worker["kernels"]`: what ran, or why that is not known.
+    """Read a record's `worker["kernels"]`: the kernels, or the reason why they are unknown.
 
     None where it has nothing, or something that is neither.
     """

@@ -39,7 +39,7 @@ _REMOVE_TRIES, _REMOVE_PAUSE_S = 100, 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """How one version of control groups names what is needed here.
+    """File names of one version of control groups.
 
     `swap` is the file that keeps a group from swapping where the host has it: `no_swap` is written
     there, or, where that is None, the limit itself (it counts memory and swap together).
@@ -109,7 +109,7 @@ class Group:
         self._write("cgroup.procs", "0")
 
     def kills(self) -> int:
-        """How many of its processes the kernel has killed for going beyond the limit."""
+        """Number of the group's processes that the kernel has killed for exceeding the limit."""
         for line in (self.folder / self.version.events).read_text().splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill":
@@ -121,7 +121,7 @@ class Group:
 
 
 def places(text: str, root: Path = _ROOT) -> list[Place]:
-    """Where groups with a limit of memory might be made, by this process's /proc/self/cgroup.
+    """Folders in which groups with a memory limit might be made, by /proc/self/cgroup.
 
     Version 1 takes children of our own group. In version 2 a group that holds processes has no
     children with limits, unless it is the root: they are made beside it. In a container the path

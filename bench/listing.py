@@ -1,4 +1,4 @@
-"""What there is to choose from: implementations, cells, presets, claims, devices."""
+"""Lists of all choices: implementations, cells, presets, claims, devices."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def print_claims(console: Console) -> None:
 
 
 def print_devices(console: Console, interpreters: Interpreters = OWN) -> None:
-    """What the driver tells of GPUs, and each framework of what it can compute on.
+    """Print the GPUs that the driver reports, and the devices that each framework can compute on.
 
     Starts a worker for each framework.
     """

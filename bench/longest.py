@@ -14,7 +14,7 @@ from bench.evidence import Evidence
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How a run's search ended. `largest` is NaN where it found nothing, 0 where not even T=1 ran.
+    """Result of a run's search. `largest` is NaN if it found nothing, 0 if T=1 did not run.
 
     `failed` is the smallest T that ran out of memory, NaN where none did.
     `at_least`: something else than memory ended it. `limit_bytes` is NaN where it is not known;
@@ -31,7 +31,7 @@ class Search:
 
     @classmethod
     def of(cls, evidence: Evidence) -> Search:
-        """What a capacity job left: it has one block."""
+        """Result of a capacity job: it has one block."""
         largest, failed = (_only(evidence, name) for name in (LARGEST, FAILED))
         limits = (record.worker.get("limited_by", "") for record in evidence.believed)
         return cls(
@@ -47,7 +47,7 @@ class Search:
 
     @property
     def limit(self) -> tuple[float, str]:
-        """How much memory there was, and how more of it was kept away."""
+        """The memory limit, and the mechanism that enforced it."""
         return self.limit_bytes, self.limited_by
 
     @property

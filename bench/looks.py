@@ -1,4 +1,4 @@
-"""What is not yet known well enough: where a run with a precision to reach goes on measuring."""
+"""Selection of the cases that are neither precise enough nor decided, and need more blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this host is: the part of a run's manifest that makes its figures comparable."""
+"""Description of this host: the part of a run's manifest that makes its figures comparable."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _VECTORS = ("avx", "amx", "fma", "asimd", "sve", "bf16", "i8mm")
 
 
 def _cpu(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """What the kernel says of the first CPU; {} where it says nothing."""
+    """Fields of the first CPU by the kernel; {} if there are none."""
     try:
         first = path.read_text(errors="replace").strip().partition("\n\n")[0]
     except OSError:

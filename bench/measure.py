@@ -180,7 +180,7 @@ SPIN_GAP_NS = 20_000
 
 
 def spin_probe(seconds: float = 5e-3, now: Clock = clock) -> float:
-    """How many times as long as undisturbed a busy loop takes, here and now: 1 on a quiet CPU.
+    """Ratio of a busy loop's duration to its undisturbed duration: 1 on a quiet CPU.
 
     The loop reads the clock. What is beyond `SPIN_GAP_NS` between two readings was taken by another
     task, an interrupt or the hypervisor: at 2 they took half of the time. This needs no reference,

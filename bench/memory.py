@@ -107,7 +107,7 @@ class SilentMeter:
 
 
 def host_meter(device: str) -> PeakMeter | SilentMeter:
-    """What meters the host meanwhile. Raises `Unavailable` where there is nothing else to meter."""
+    """Make the meter of host memory. Raises `Unavailable` if the host offers none."""
     try:
         return PeakMeter()
     except Unavailable:
@@ -117,7 +117,7 @@ def host_meter(device: str) -> PeakMeter | SilentMeter:
 
 
 class DeviceMeter:
-    """The same by the allocator of a framework on a GPU; nothing on a CPU."""
+    """Meter of a GPU by its framework's allocator; reads nothing on a CPU."""
 
     def __init__(self, backend: Backend, device: str) -> None:
         self._backend, self._device = backend, device

@@ -1,4 +1,4 @@
-"""What cases and jobs are called. Names are read by people; nothing parses them."""
+"""Names of cases and jobs. They are for people; no code parses them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def case_name(case: Case, *, between: str = "-", equals: str = "") -> str:
 
 
 def group_name(job: Job) -> str:
-    """What a job is compared within: `lstm-T50-B16-L1-H128-D128-train`, `...-train-cold`."""
+    """Name of the jobs that are compared: `lstm-T50-B16-L1-H128-D128-train`, `...-train-cold`."""
     measure = "" if job.measure == "steady" else f"-{job.measure}"
     return f"{case_name(job.case)}-{job.mode}{measure}"
 
@@ -38,6 +38,6 @@ def job_name(job: Job) -> str:
 
 
 def step_name(job: Job) -> str:
-    """What a progress bar calls a job: `tensorflow/static T=50 train steady`."""
+    """Name of a job in a progress bar: `tensorflow/static T=50 train steady`."""
     threads = f" threads={job.case.threads}" if job.case.threads > 1 else ""
     return f"{job.implementation} T={job.case.seq_len}{threads} {job.mode} {job.measure}"

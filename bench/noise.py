@@ -24,7 +24,7 @@ PATIENCE = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What still counts as quiet. One tick of 10 ms is 4 % of a window: what shows as one passes.
+    """Bounds of a quiet host. One tick of 10 ms is 4 % of a window: one tick of disturbance passes.
 
     Seen on one CPU of a virtual machine, beside tasks that run for 5 or 10 ms of every 50 and tasks
     that never sleep:
@@ -58,7 +58,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """What came between; shares are of the elapsed time of one CPU, None where not known."""
+    """Disturbance of a time span; shares are of the elapsed time of one CPU, None if unknown."""
 
     #: Busy time of the watched CPUs that was not ours, summed: one late thread delays all.
     others_share: float | None
@@ -73,7 +73,7 @@ class Disturbance:
         return [name for name, value in asdict(self).items() if value is None]
 
     def reasons(self, limits: Limits, cpus: Iterable[int]) -> list[str]:
-        """What exceeded its limit, in words; empty where it was quiet.
+        """Exceeded limits, in words; empty if the host was quiet.
 
         Pressure tells of every CPU that the cgroup or the host has, and of our own threads that
         wait for one another. So it is judged only where others' time is not known.
@@ -98,7 +98,7 @@ class Disturbance:
 
 
 def between(before: Reading, after: Reading, spin_slowdown: float | None) -> Disturbance:
-    """What the counters say of the time from one reading to the other."""
+    """Disturbance between two readings of the counters."""
     elapsed_s = max(after.at_s - before.at_s, 1e-9)
 
     def share(start: float | None, end: float | None) -> float | None:
@@ -124,7 +124,7 @@ def between(before: Reading, after: Reading, spin_slowdown: float | None) -> Dis
 
 
 class Host(Protocol):
-    """What a gate asks of the machine."""
+    """Readings that a gate takes of the machine."""
 
     def read(self, cpus: Sequence[int]) -> Reading:
         """The counters now."""
@@ -138,7 +138,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How a wait ended: quiet, or what disturbed the last window of it."""
+    """Result of a wait: quiet, or the disturbance of its last window."""
 
     quiet: bool
     waited_s: float

@@ -1,4 +1,4 @@
-"""What earlier versions wrote, as this one has it.
+"""Conversion of what earlier versions wrote.
 
 In records of schema 1 and 2 one worker of a framework interleaved the calls of its arms. Their
 steady samples are palindromes, A B C C B A: a drift that is linear over one falls out of the

@@ -1,4 +1,4 @@
-"""What frameworks and libraries say when memory ran out, and whose memory it was.
+"""Messages of frameworks and libraries that ran out of memory, by whose memory it was.
 
 Texts are errors with the name of their class before them, and are read without regard to case.
 """

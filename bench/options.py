@@ -1,4 +1,4 @@
-"""What commands share: options of a sweep's axes (lists, whole numbers, sizes), exit statuses.
+"""Options of a sweep's axes (lists, whole numbers, sizes), and exit statuses, for all commands.
 
 Which values an axis may have is for `bench.axes.Axes` to say.
 """

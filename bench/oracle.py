@@ -1,4 +1,4 @@
-"""What every implementation of a case must compute, asked of a worker of its own."""
+"""Expected results of a case, computed by a worker of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORACLE_LIMIT_S = 1800.0
 
 
 class NoOracle(Exception):
-    """What a case must compute could not be computed; `status` is what its jobs end with."""
+    """Failure to compute the expected results of a case; its jobs end with `status`."""
 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(f"the oracle: {reason}")

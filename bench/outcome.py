@@ -1,4 +1,4 @@
-"""What becomes of a job while it is measured, and what a worker is asked for it."""
+"""State of a job while it is measured, and the requests to its worker."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ TF32 = replace(TOLERANCES["float16"], gradient=TOLERANCES["bfloat16"].gradient)
 
 
 def tolerance(case: Case) -> Tolerance:
-    """What a case may be off by."""
+    """Largest allowed errors of a case."""
     return TF32 if case.tf32 == "on" else TOLERANCES[case.dtype]
 
 
@@ -137,7 +137,7 @@ def _part(actual: Array, expected: Array, largest: float) -> Difference:
 
 
 def _fault(part: str, error: float, limit: float, unit: str = "") -> str | None:
-    """What is wrong with a part, or None."""
+    """Fault of a part, or None."""
     if math.isnan(error):
         return f"{part}: not finite"
     if math.isinf(error):
@@ -159,7 +159,7 @@ def check_forward(case: Case, output: Output, expected: Expected) -> Check:
 
 
 def other_dtype(case: Case, output: Output) -> str | None:
-    """What is wrong with the dtype of outputs and state, or None.
+    """Fault of the dtype of outputs and state, or None.
 
     Values alone would not show it: what computes in float64 is right in float32, and slower.
     """
@@ -170,7 +170,7 @@ def other_dtype(case: Case, output: Output) -> str | None:
 
 
 def other_weights_dtype(case: Case, weights: Weights) -> str | None:
-    """The same of the weights that a training step leaves: what its program computes in."""
+    """Fault of the dtype of the weights after a training step: the dtype of its program."""
     for array in (a for layer in weights for a in layer.values()):
         if array.dtype != case.dtype:
             return f"weights after a step are {array.dtype}, not {case.dtype}"

@@ -1,4 +1,4 @@
-"""What a sweep would do here, said without doing it."""
+"""Plan of a sweep, printed without running it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def print_plan(sweep: Sweep, absent: Mapping[str, str], console: Console) -> Non
 
 
 def _bounds(sweep: Sweep) -> str:
-    """What makes a run longer or shorter than its first look."""
+    """Bounds on the time of a run beyond its first look."""
     sampling, said = sweep.sampling, ""
     if sampling.precision is not None:
         said += f", up to 4 times as many steady blocks for a precision of {sampling.precision:.3g}"
@@ -50,7 +50,7 @@ def _bounds(sweep: Sweep) -> str:
 
 
 def _capacity(sweep: Sweep, absent: Collection[str]) -> str:
-    """What looking for the longest T costs."""
+    """Cost of the search for the longest T."""
     sampling = sweep.sampling
     limit = f"{(sampling.memory_limit_bytes or 0) / 1e6:,.4g} MB"
     took = [

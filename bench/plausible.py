@@ -187,7 +187,7 @@ def least_seconds(case: Case, mode: Mode, peaks: Peaks) -> float:
 
 
 def check(case: Case, mode: Mode, call_s: float, peaks: Peaks) -> str | None:
-    """Why a figure cannot be of the work of a case, in one line with both rates; None where it can.
+    """Reason why a figure cannot be of the case's work, with both rates; None if it can.
 
     `call_s` are seconds a call; of NaN, which no clock reads, nothing is said here. Not for kinds
     that are no networks (`bench.axes.RIDING`), which may do more or less than a case.

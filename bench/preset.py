@@ -42,7 +42,7 @@ def load_preset(name_or_path: str) -> Sweep:
 
 @cache
 def source_of(preset: str) -> published.Source | None:
-    """What others published of a preset's cases, by its name; None for any other name."""
+    """Published figures of a preset's cases, by its name; None for any other name."""
     return _read(PRESETS / f"{preset}.toml")[1] if preset in preset_names() else None
 
 

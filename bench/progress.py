@@ -30,7 +30,7 @@ def for_console(console: Console) -> Watcher:
 
 
 class _Times(ProgressColumn):
-    """How long it has been, and how long it will be."""
+    """Elapsed and remaining time."""
 
     def render(self, task: Task) -> Text:
         elapsed = task.elapsed or 0.0

@@ -1,4 +1,4 @@
-"""What others measured of a preset's cases: their figures, and what runs each of them today.
+"""Published figures of a preset's cases, and what runs each of them today.
 
 A preset holds them as data, `[source]` and `[[published]]`. Absolute times of two machines are no
 comparison, so that figures are read in pairs, each over the same baseline of its own source.
@@ -85,7 +85,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """What was published, as a ratio."""
+        """The published ratio."""
         return self.over.value / self.under.value
 
     @property
@@ -101,7 +101,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where figures are from, how what was measured there differs, and the figures themselves.
+    """Source of published figures, how its measurement differs, and the figures themselves.
 
     Each is held against the same figure of the implementation `baseline`, or, where the source has
     no two that can be compared, against its own implementation's in the mode `baseline_mode`.
@@ -142,7 +142,7 @@ def _check_two(a: Published, b: Published) -> None:
 
 
 def _of(figure: Figure) -> tuple[Case, Mode, Quantity]:
-    """What it is a figure of."""
+    """Subject of a figure."""
     return figure.case, figure.mode, figure.quantity
 
 
@@ -202,7 +202,7 @@ def read(data: Mapping[str, Any], sweep: Sweep) -> Source | None:
 def _baseline(
     given: Mapping[str, Any], published: Sequence[Published]
 ) -> tuple[str | None, Mode | None]:
-    """What the figures are held against: exactly one of an implementation and a mode."""
+    """Baseline of the figures: exactly one of an implementation and a mode."""
     if ("baseline" in given) == ("baseline_mode" in given):
         raise ValueError("[source]: must have one of baseline, baseline_mode")
     if "baseline_mode" in given:

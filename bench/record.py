@@ -1,4 +1,4 @@
-"""What a job is, and what one left of one block."""
+"""Jobs, and the record of a job in one block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TO_FIRST = ("build", "load", "first")
 
 
 class Status(StrEnum):
-    """How a job ended. Every job ends as exactly one of these."""
+    """End of a job. Every job ends as exactly one of these."""
 
     OK = "ok"
     WRONG_OUTPUT = "wrong output"
@@ -75,12 +75,12 @@ class Job:
 
     @cached_property
     def setting(self) -> Setting:
-        """What the job has in common with the others of its block, whatever their threads are."""
+        """Case and mode of the job's block, whatever its threads are."""
         return replace(self.case, threads=1), self.mode
 
     @property
     def arm(self) -> str:
-        """What tells the job from the others of its case: implementation and replica."""
+        """Name of the job among those of its case: implementation and replica."""
         return f"{self.implementation}#{self.replica}" if self.replica else self.implementation
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Benchmark(Protocol):
-    """What is used of pytest-benchmark's fixture."""
+    """Used part of pytest-benchmark's fixture."""
 
     extra_info: dict[str, Any]
 
@@ -30,7 +30,7 @@ class ReplayClock:
         return self._now
 
     def __repr__(self) -> str:
-        """What the file says the timer was."""
+        """Timer's name as it stands in the file."""
         return "replay"
 
     def replay(self, benchmark: Benchmark, samples: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""What a run that is gone on with must have in common with its beginning, and what is done of it.
+"""Conditions under which a run may be resumed, and the differences that prevent it.
 
 Records of another host, of other versions or settings cannot stand in one run: their ratios would
 look like those of one machine.
@@ -26,7 +26,7 @@ _SETTINGS = (*("versions", "interpreters", "start", "environment", "inherited", 
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What keeps records from standing in one run, a line each: `start: fork then, spawn now`.
+    """Differences that keep records out of one run, a line each: `start: fork then, spawn now`.
 
     `old` and `new` are manifests. How many CPUs the workers have counts, not which.
     """
@@ -39,7 +39,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _parts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """What is compared: names of values, and values that are no objects."""
+    """Compared values and their names; no value is an object."""
     known = mapping_in(manifest, "host")
     yield from ((f"host {name}", known.get(name)) for name in _HOST)
     cpus = manifest.get("cpus")
@@ -63,7 +63,7 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def sweep_of(manifest: Mapping[str, Any]) -> Sweep:
-    """What a run was to measure. Raises `UsageError` where the manifest does not say it."""
+    """Sweep of a run. Raises `UsageError` if the manifest has none."""
     try:
         return Sweep.from_json(manifest.get("sweep"))
     except UsageError as error:

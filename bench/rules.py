@@ -1,4 +1,4 @@
-"""What makes a comparison of two runs fail: `--fail-if slower-than-5%`."""
+"""Rules by which a comparison of two runs fails: `--fail-if slower-than-5%`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.record import Measure
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What makes a comparison fail: one of these measures takes more than `limit` more (0.05: 5 %).
+    """Rule by which a comparison fails: a measure takes more than `limit` more (0.05: 5 %).
 
     Written `slower-than-5%` (steady calls and first results) or `larger-than-5%` (peak memory).
     """

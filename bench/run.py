@@ -76,7 +76,7 @@ def chosen_cpus(threads: int) -> list[int]:
 
 
 def describe_backends(interpreters: Interpreters = OWN) -> dict[str, dict[str, Any]]:
-    """What each backend says of itself in a worker of its own: versions, threads, devices.
+    """Describe each backend from a worker of its own: versions, threads, devices.
 
     A backend that is not there has the one key "error".
     """
@@ -113,7 +113,7 @@ def check_devices(sweep: Sweep, interpreters: Interpreters = OWN) -> None:
 
 
 def conditions(sweep: Sweep, *, start: Start, interpreters: Interpreters = OWN) -> dict[str, Any]:
-    """What must be the same for all records of one run: host, versions, settings.
+    """Conditions that must be the same for all records of one run: host, versions, settings.
 
     Raises `UsageError` where the sweep has more threads than this host has CPUs.
     """
@@ -134,7 +134,7 @@ def conditions(sweep: Sweep, *, start: Start, interpreters: Interpreters = OWN) 
 
 
 def _host(sweep: Sweep) -> dict[str, Any]:
-    """What the host is; its GPUs too where the sweep is measured on one."""
+    """Describe the host; its GPUs too if the sweep is measured on one."""
     host = machine.describe()
     if any(is_gpu(device) for device in sweep.axes.device):
         host["gpus"] = [gpu.to_json() for gpu in gpus.found()]
@@ -251,7 +251,7 @@ def resume(folder: Path, *, progress: Progress) -> Run:
 
 
 def _carried(run: Run) -> dict[str, Any]:
-    """What a manifest goes on with. Raises `UsageError` where it is of another kind."""
+    """State with which a manifest is resumed. Raises `UsageError` if it is of another kind."""
     held = run.manifest
     try:
         ceilings(held)

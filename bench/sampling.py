@@ -1,4 +1,4 @@
-"""How often things are measured, and for how long."""
+"""Numbers of blocks, and durations of warm-up and timing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _between(value: object, low: float, high: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How often. `blocks` of steady state, of which the first few also hold cold and memory jobs.
+    """Sampling of a sweep. `blocks` of steady state, the first few with cold and memory jobs too.
 
     With no `cold_blocks` or `memory_blocks` these are not measured. `behaviour_blocks`, one as a
     rule, hold what an implementation does whatever it takes (`bench.behaviour`). Where these or
@@ -104,7 +104,7 @@ class Sampling:
         budget_s: float | None = None,
         memory_limit_bytes: int | None = None,
     ) -> Sampling:
-        """The same with other values; with other blocks every kind of job takes part in them.
+        """Copy with other values; with other blocks every kind of job takes part in them.
 
         What is not measured at all, steady state too, is not measured in other blocks either.
         """

@@ -64,7 +64,7 @@ def _more(base: Sweep, named: Mapping[str, tuple[Any, ...]]) -> tuple[Axes, ...]
 
 
 def _check_chosen(sweep: Sweep, named: Mapping[str, tuple[Any, ...]]) -> None:
-    """Whoever is named takes part: a choice that comes to nothing is a mistake, not a wish."""
+    """Check that every named choice takes part: one that comes to nothing is a mistake."""
     chosen = sweep.implementations()
     wanted = ", ".join(sweep.axes.strategy)
     for backend in named.get("backend", ()):
@@ -93,7 +93,7 @@ def _of_gpus(backends: Collection[str]) -> set[str]:
 
 
 def absent_backends(sweep: Sweep, interpreters: Interpreters = OWN) -> dict[str, str]:
-    """Why chosen backends cannot run here, by backend."""
+    """Reasons why chosen backends cannot run here, by backend."""
     reasons = ((backend, interpreters.missing(backend)) for backend in sweep.backends())
     return {backend: reason for backend, reason in reasons if reason is not None}
 

@@ -1,4 +1,4 @@
-"""Where workers come from: a server that has imported a framework and forks, or interpreters.
+"""Sources of workers: a server that has imported a framework and forks, or interpreters.
 
 What is asked of a server and not answered, because Ctrl-C came between, ends it: the answer would
 be taken for that to the next question.
@@ -47,7 +47,7 @@ def is_flags(name: str, value: str | None) -> bool:
 
 
 class Source(Protocol):
-    """Where workers of one backend come from."""
+    """Source of the workers of one backend."""
 
     def start(self, descriptor: int, environment: Mapping[str, str]) -> int:
         """Start a worker that owns a copy of the descriptor; returns its process id."""
@@ -92,7 +92,7 @@ class _Process:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a process of a backend is started with: interpreter, threads, CPUs, environment."""
+    """Setup of a backend's processes: interpreter, threads, CPUs, environment."""
 
     backend: str
     threads: int

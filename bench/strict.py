@@ -74,7 +74,7 @@ def loads(data: bytes) -> Any:
 
 
 def _loads(data: bytes) -> Any:
-    """Whoever reads faster reads first; what it refuses, bare tokens among it, the other one reads.
+    """Parse JSON with the faster reader; what it refuses (bare tokens), the other one reads.
 
     Both round a number in the same way. (A whole number beyond 2^64 is a float to orjson; none of
     ours is anywhere near.)

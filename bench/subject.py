@@ -34,7 +34,7 @@ from bench.rotation import batches_needed
 
 
 class Subject:
-    """What a request names, with its data and what it must compute. Reads no clock itself.
+    """Subject of a request, with its data and its expected results. Reads no clock itself.
 
     A request without `expected` can be run, not checked.
     """
@@ -67,14 +67,14 @@ class Subject:
         self.runner = self._backend.build(self.case, strategy, self.mode, stage)
 
     def sibling(self, case: Case) -> Subject:
-        """The same implementation of another case, with that one's data: to be run, not checked."""
+        """This implementation of another case, with that one's data: to be run, not checked."""
         return Subject(
             self._backend,
             {"implementation": self.implementation.name, "case": asdict(case), "mode": self.mode},
         )
 
     def native(self) -> Native | None:
-        """What the framework's own class makes of the data."""
+        """Result of the framework's own class for the data."""
         strategy = self.implementation.strategy.name
         return self._backend.native(self.case, strategy, self.weights, self.batch)
 

@@ -22,7 +22,7 @@ _HALVES: tuple[Dtype, ...] = ("bfloat16", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
-    """What becomes of a cell in an implementation, over modes, lengths, dtypes, layers, devices.
+    """Support of a cell by an implementation, over modes, lengths, dtypes, layers, devices.
 
     `refused` are the reasons of what is refused; `some` says that something is not. Where all is
     refused there is one reason: that of the simplest case.
@@ -33,7 +33,7 @@ class Support:
 
 
 def rows() -> dict[str, Case]:
-    """What the matrix has a row for: every cell, and the LSTM in both directions."""
+    """Rows of the matrix: every cell, and the LSTM in both directions."""
     cells = {name: replace(_CASE, cell=name) for name in CELL_NAMES}
     return {
         **cells,
@@ -50,7 +50,7 @@ def compared(backend: str) -> list[Implementation]:
 
 @cache
 def support(implementation: str, case: Case) -> Support:
-    """What becomes of a cell, given as any case of it, in an implementation."""
+    """Support of a cell, given as any case of it, by an implementation."""
     axes = {
         "dtype": _DTYPES,
         "lengths": get_args(Lengths),
@@ -122,7 +122,7 @@ clip, and their gradient with them. Besides:
 
 
 def _halves() -> Iterator[str]:
-    """Who does not compute the LSTM's outputs in half types, by the reason."""
+    """Implementations that do not compute the LSTM's outputs in half types, by the reason."""
     yield _HALF_TYPES
     named: dict[str, list[str]] = {}
     for backend in BACKENDS:

@@ -47,7 +47,7 @@ class Sweep:
         ]
 
     def riders(self) -> list[Implementation]:
-        """What rides along in steady blocks: NumPy's products, and the chosen backends' own."""
+        """Reference arms of steady blocks: NumPy's products, and the chosen backends' own."""
         chosen = {entry.backend for entry in self.implementations()} | {"reference"}
         return [
             entry
@@ -74,7 +74,7 @@ class Sweep:
         return [mode for mode in MODES if mode in self.axes.mode]
 
     def cap(self, job: Job) -> str | None:
-        """Why this sweep leaves a job out, or None."""
+        """Reason why this sweep leaves a job out, or None."""
         longest, t = self.longest(job), job.case.seq_len
         if longest is None or t <= longest:
             return None

@@ -1,4 +1,4 @@
-"""What a GPU did while it was measured on: clock, memory, why it was slow, who else was there.
+"""State of a GPU while it is measured on: clock, memory, reasons of slow-downs, other processes.
 
 A GPU that is hot, or at its limit of power, runs at a lower clock, and what is timed then is
 another machine. So a thread of the parent, which waits meanwhile, asks the driver for the clock all
@@ -42,16 +42,16 @@ NVML_PEAK = "nvml_peak_bytes"
 
 
 class Driver(Protocol):
-    """What a watch asks of one GPU. None: it does not tell."""
+    """Readings that a watch takes of one GPU. None: not reported."""
 
     def clock_mhz(self) -> float | None:
         """The clock of its multiprocessors now [MHz]."""
 
     def slowed(self) -> AbstractSet[str]:
-        """Why its clock is lower than it could be, in words."""
+        """Reasons why its clock is lower than it could be, in words."""
 
     def used_bytes(self) -> float | None:
-        """How much of its memory is in use, by whomever."""
+        """Bytes of its memory that are in use, by any process."""
 
     def processes(self) -> AbstractSet[int] | None:
         """Ids of the processes that compute on it."""
@@ -153,14 +153,14 @@ class Watch(Unwatched):
         return max(self._used) - self._used[0]
 
     def _meet(self) -> None:
-        """Who computes there. Of ours there may be none yet, or none any more."""
+        """Note the processes that compute there; our own may not have begun, or have ended."""
         there = self._driver.processes()
         self._silent |= there is None
         self._there |= there or set()
         self._ours |= self._own()
 
     def _foreign(self) -> int | None:
-        """How many were there that are not ours; None if nobody of ours was ever seen.
+        """Number of processes that are not ours; None if none of ours was ever seen.
 
         Then the driver does not tell, or its ids are of another namespace.
         """
@@ -202,7 +202,7 @@ class Watch(Unwatched):
 
 
 class Gate(Protocol):
-    """What watches the host: `bench.noise.Gate`."""
+    """Observer of the host: `bench.noise.Gate`."""
 
     def begin(self) -> None:
         """Something is measured from now on."""

@@ -180,7 +180,7 @@ class Worker:
         return {**reply, "values": values}
 
     def _behaviour(self, request: Mapping[str, Any]) -> Reply:
-        """What it does, whatever it takes; first it is checked, and observed however that ends."""
+        """Check an implementation, then observe its behaviour whatever the check says."""
         subject = Subject(self._backend(), request)
         subject.build()
         subject.load()
@@ -262,5 +262,5 @@ def _within(
 
 
 def _switches() -> int:
-    """How often the kernel took the CPU from this process."""
+    """Number of times the kernel took the CPU from this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -1,4 +1,4 @@
-"""How often the instrument calls two identical things different.
+"""Share of identical pairs that the instrument calls different.
 
     python benchmarks/aa.py [--pairs 200] [--blocks 5] [--load NAME] [--out FILE]
 

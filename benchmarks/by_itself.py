@@ -95,7 +95,7 @@ def profile(job: Job, path: Path) -> dict[str, float]:
 
 
 def elsewhere(what: Literal["compute", "profile"], job: Job, path: Path) -> dict[str, float]:
-    """The same in a fresh interpreter, with its backend's environment; what a profile has found."""
+    """Run one of these in a fresh interpreter with its backend's environment."""
     environment = backends.BACKENDS[job.backend].environment(1)
     done = subprocess.run(
         [sys.executable, __file__, what, json.dumps(asdict(job)), str(path)],

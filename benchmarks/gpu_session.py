@@ -80,7 +80,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """How a step ended, and after how long."""
+    """End of a step, and its duration."""
 
     step: Step
     seconds: float
@@ -215,7 +215,7 @@ class Session:
         written.replace(self._archive)
 
     def summary(self) -> list[str]:
-        """What was done, what the runs say, and where the archive is."""
+        """Lines on the steps, the runs, the claims, and the archive."""
         lines = [str(done) for done in self.done]
         for done in self.done:
             folder = self._folder / done.step.run

@@ -47,7 +47,7 @@ class _Hang(BaseException):
 
 @dataclass(kw_only=True)
 class Tally:
-    """How the inputs of a kind ended, and one input for each way of ending badly."""
+    """Ends of the inputs of a kind, and one input for each bad end."""
 
     ends: Counter[Ending] = field(default_factory=Counter)
     details: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Tally:
 
 
 def attempt(kind: Kind, value: Any) -> tuple[Ending, str]:
-    """How one input ends, and what was said; in a folder of its own."""
+    """End of one input, and its output; in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder, contextlib.chdir(folder):
         arguments = kind.prepare(value)
         before = _tree()

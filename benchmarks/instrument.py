@@ -1,4 +1,4 @@
-"""What the scripts that measure the instrument share: blocks in generations, shares, results."""
+"""Common part of the scripts that measure the instrument: blocks, shares, results."""
 
 from __future__ import annotations
 
@@ -130,11 +130,11 @@ def measured(
 
 
 def _unwatched(_job: Job) -> None:
-    """Nobody watches what has been built."""
+    """Ignore a job that has been built."""
 
 
 def compared(records: Iterable[Record], a: Job, b: Job) -> dict[str, Any]:
-    """What job a took over what job b took: the log ratio of each block, their ratio, the verdict.
+    """Compare job a with job b: the log ratio of each block, their ratio, the verdict.
 
     "failure" is why there is no ratio, else None.
     """

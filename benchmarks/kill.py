@@ -41,7 +41,7 @@ GONE_S = 3.0
 
 @dataclass(kw_only=True)
 class Toll:
-    """What the kills cost. A record is a line of the file, as it was written."""
+    """Losses by the kills. A record is a line of the file, as it was written."""
 
     kills: int = 0
     #: Kills of a run that had no manifest yet: there was nothing to resume.
@@ -88,7 +88,7 @@ class Toll:
 
 
 def lines_of(folder: Path) -> tuple[set[bytes], int, int]:
-    """Whole lines of a run's records, how many of them tell of a job again, and how many are torn.
+    """Whole lines of a run's records, the number of repeated jobs, and of torn lines.
 
     Read without the reader that is examined.
     """
@@ -177,7 +177,7 @@ class Series:
         toll.seen = here
 
     def _left(self) -> int:
-        """How many processes have outlived a kill; which, is said."""
+        """Number of processes that have outlived a kill; their names are printed."""
         end_s = time.monotonic() + GONE_S
         while left := left_behind(self._mark):
             if time.monotonic() > end_s:
@@ -190,7 +190,7 @@ class Series:
 
 
 def killed(kills: int, *, backend: str, strategy: str, seed: int) -> Toll:
-    """What so many kills cost; the last run is left alone until it is whole."""
+    """Losses by so many kills; the last run is left alone until it is whole."""
     with (
         registered() as mark,
         tempfile.TemporaryDirectory(prefix="rnn-bench-") as folder,

@@ -1,4 +1,4 @@
-"""What starting a worker costs: forked by a server that has imported, or a fresh interpreter.
+"""Cost of starting a worker: forked by a server that has imported, or a fresh interpreter.
 
     python benchmarks/launch_cost.py [--repetitions 7] [--out FILE]
 
@@ -141,7 +141,7 @@ def repetition(
 
 
 def steady_ratio(rows: Sequence[Mapping[str, Any]], implementation: str) -> stats.Ratio | None:
-    """What a call takes in a spawned worker over what it takes in a forked one."""
+    """Time of a call in a spawned worker over that in a forked one."""
     chosen = [row for row in rows if row["implementation"] == implementation and row["steady"]]
     spawned, forked = (
         {row["repetition"]: row["steady"] for row in chosen if row["start"] == start}

@@ -71,7 +71,7 @@ def reading(framework: Framework, size: int) -> int:
 
 
 def one_process(framework: str, size: int) -> int:
-    """The same in a fresh process."""
+    """Read in a fresh process."""
     info = backends.BACKENDS[FRAMEWORKS[framework].backend]
     done = subprocess.run(
         [sys.executable, __file__, "--one", framework, str(size)],
@@ -88,7 +88,7 @@ def one_process(framework: str, size: int) -> int:
 
 
 def table_row(row: dict[str, Any]) -> dict[str, Any]:
-    """What the table says of the readings of one size."""
+    """Table row of the readings of one size."""
     size, read = row["bytes"], row["read_bytes"]
     errors = [value / size - 1 for value in read]
     worst = max(errors, key=abs)

@@ -1,4 +1,4 @@
-"""How long the report of a hundred thousand records takes, and how fast its page answers.
+"""Duration of a report of a hundred thousand records, and of its page's answers.
 
     python benchmarks/page.py [--measured steady|all] [--runs 3] [--out FILE]
 
@@ -73,7 +73,7 @@ def command(folder: Path, out: Path) -> dict[str, float]:
 
 
 def answers(page: Path) -> list[dict[str, Any]]:
-    """How long the page takes for each dimension, at its tables and at its plots."""
+    """Duration of the page's answer for each dimension, at its tables and at its plots."""
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900"):
         options.add_argument(argument)

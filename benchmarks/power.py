@@ -1,4 +1,4 @@
-"""How often the instrument finds a slowdown of 5 % that is really there.
+"""Share of planted slowdowns of 5 % that the instrument finds.
 
     python benchmarks/power.py [--trials 60] [--blocks 10] [--out FILE]
 

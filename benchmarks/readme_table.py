@@ -85,7 +85,7 @@ def verdicts(folder: str) -> str:
 
 
 def _where(verdict: Verdict) -> str:
-    """What the effect is of, and where; or why there is none."""
+    """Subject and place of the effect; or the reason why there is none."""
     found = verdict.deciding
     if found is None:
         return escaped(verdict.reason)

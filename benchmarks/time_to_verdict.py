@@ -145,7 +145,7 @@ def _ratio(records: Iterable[Record], jobs: tuple[Job, Job]) -> stats.Ratio:
 
 
 def table_row(row: Mapping[str, Any], ours_s: float | None) -> dict[str, str]:
-    """What the table says of a tool; `ours_s` is what this harness took for the same."""
+    """Table row of a tool; `ours_s` is this harness's time for the same."""
     last = row["steps"][-1]
     shown = {
         "tool": row["tool"],

@@ -47,7 +47,7 @@ class JaxBackend:
         return {"jax": version("jax"), "jaxlib": version("jaxlib")}
 
     def threads(self) -> Mapping[str, int]:
-        """What XLA was told; JAX itself reports nothing.
+        """Threads that XLA was given; JAX itself reports none.
 
         XLA's CPU client sizes its pool once, when it is made: by PJRT_NPROC, else NPROC, else the
         CPUs of the affinity mask.

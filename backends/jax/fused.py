@@ -131,7 +131,7 @@ def _unpack(stack: tuple[Layer, ...], flat: Array) -> Weights:
 
 
 def _is_constant(stack: tuple[Layer, ...]) -> jax.Array:
-    """Where the vector has b_hh: [P] bool, computed, since as data it would be as large as P."""
+    """Mask of b_hh in the vector: [P] bool, computed, since as data it would be as large as P."""
     sizes = _sizes(stack)
     biases, width = sum(sizes[: 2 * len(stack)]), sizes[-1]
     place = lax.iota(np.int32, sum(sizes)) - biases

@@ -20,7 +20,7 @@ def loops(program: str) -> list[int]:
 
 
 def executed(program: str, pattern: str) -> int:
-    """How often a compiled program, as text, executes the instructions that match a pattern.
+    """Number of times that a compiled program, as text, executes instructions that match a pattern.
 
     What is in a loop counts as often as it goes round; once where XLA does not know how often.
     """

@@ -1,4 +1,4 @@
-"""What rides along on a GPU: a case's products, and as many launches as it has steps.
+"""Reference arms on a GPU: a case's products, and as many launches as it has steps.
 
 Both are one compiled program each, whose loops have a number of steps that XLA knows: those of
 `lax.scan` have too, and XLA's GPU runtime then launches all steps without waiting. For a number
@@ -59,7 +59,7 @@ class BareProgram(BareRunner):
         jax.block_until_ready(self._carried)
 
     def program_size(self) -> Mapping[str, int]:
-        """How often loops go round, and products are done, by what XLA made of the program."""
+        """Numbers of loop iterations and of products, by what XLA made of the program."""
         text = self._compiled.as_text()
         return {"loop_steps": sum(hlo.loops(text)), "products": hlo.executed(text, PRODUCT)}
 

@@ -92,7 +92,7 @@ Carry = tuple[Layers, jax.Array]
 def _writing(
     step: TimeStep, state: Layers, x: jax.Array
 ) -> tuple[Callable[[Any, Carry], Carry], jax.Array]:
-    """What moves a carry on from time t to t + 1, and the outputs before the first: zeros.
+    """Function that moves a carry from time t to t + 1, and the outputs before the first: zeros.
 
     Time is the first axis here, so that a step reads and writes one piece of memory.
     """

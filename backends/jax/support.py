@@ -1,4 +1,4 @@
-"""What a strategy of JAX cannot express; imports no framework."""
+"""Refusals of JAX's strategies; imports no framework."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNROLL_FACTORS = (2, 4, 8, 16, 32)
 
 
 def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
-    """Why a strategy cannot express a case in a mode, or None.
+    """Reason why a strategy cannot express a case in a mode, or None.
 
     All cells, directions and lengths are expressed by every loop; by cuDNN's LSTM few are. What
     rides along does so on GPUs only.
@@ -38,7 +38,7 @@ def _of_strategy(strategy: str, case: Case, mode: Mode) -> str | None:
 
 
 def _of_fused(case: Case) -> str | None:
-    """What `jax.experimental.rnn` has not; of dtypes, its kernel's is float32 whatever it is given.
+    """Limits of `jax.experimental.rnn`; its kernel is float32 whatever dtype it is given.
 
     On a CPU it has no kernel at all: that comes last, so that where a cell is refused, it is for
     what the cell is.

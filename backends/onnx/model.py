@@ -41,7 +41,7 @@ def weight_groups(case: Case) -> dict[str, Group]:
 
 
 def suffix(group: Group) -> str:
-    """What tells an operator's weights from others': their places in `backends.api.Weights`."""
+    """Suffix of an operator's weights: their places in `backends.api.Weights`."""
     return "_".join(str(layer.weights) for layer in group)
 
 

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's recurrent operators cannot express. Imports no framework."""
+"""Refusals of ONNX Runtime's recurrent operators. Imports no framework."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from backends.stack import layers
 
 
 def refusal(_strategy: str, case: Case, mode: Mode) -> str | None:
-    """Why a case cannot be expressed in a mode, or None."""
+    """Reason why a case cannot be expressed in a mode, or None."""
     if mode == "train":
         return "mode train: ONNX Runtime's inference package has no gradients"
     if case.dtype != "float32":

@@ -283,7 +283,7 @@ def _grid_part(
 
 
 def _looks(cell: Grid, w: Arrays, gate: str, c_f: Array, c_t: Array) -> Array:
-    """What a gate sees of the two cells through its peepholes."""
+    """Peephole contributions of the two cells to a gate."""
     return w[f"p_{gate}.f"] * c_f + w[f"p_{gate}.t"] * c_t if cell.peepholes else 0.0
 
 

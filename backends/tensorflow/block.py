@@ -151,7 +151,7 @@ class BlockLstm:
 
 
 class BlockLstmV2(BlockLstm):
-    """The same of BlockLSTMV2: gates in another order, and the forget bias within b_f."""
+    """Layer of BlockLSTMV2: gates in another order, and the forget bias within b_f."""
 
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
 

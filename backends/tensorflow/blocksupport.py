@@ -1,4 +1,4 @@
-"""What TensorFlow's block operations cannot express, said without importing TensorFlow."""
+"""Refusals of TensorFlow's block operations; imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LSTM_DTYPES = ("float32", "float16")
 
 
 def block_cell_refusal(case: Case, mode: Mode) -> str | None:
-    """Why LSTMBlockCell and GRUBlockCell cannot compute the layers of a case, or None."""
+    """Reason why LSTMBlockCell and GRUBlockCell cannot compute the layers of a case, or None."""
     found = [cell_refusal(layer.cell, mode) for layer in layers(case)]
     reason = next(filter(None, found), None)
     if reason is None and any(isinstance(_innermost(layer.cell), Gru) for layer in layers(case)):
@@ -22,7 +22,7 @@ def block_cell_refusal(case: Case, mode: Mode) -> str | None:
 
 
 def cell_refusal(cell: Cell, mode: Mode) -> str | None:
-    """Why there is no block cell for a cell, or None.
+    """Reason why there is no block cell for a cell, or None.
 
     A wrapper is around a block cell as around any other: what counts is the cell in it.
     """
@@ -38,7 +38,7 @@ def cell_refusal(cell: Cell, mode: Mode) -> str | None:
 
 
 def block_lstm_refusal(op: str, case: Case, mode: Mode) -> str | None:
-    """Why `op`, BlockLSTM or BlockLSTMV2, cannot compute the layers of a case, or None.
+    """Reason why `op`, BlockLSTM or BlockLSTMV2, cannot compute the layers of a case, or None.
 
     A residual is added to the outputs of all steps at once; other wrappers act within a step.
     """
@@ -57,7 +57,7 @@ def _layer_refusal(op: str, cell: Cell, mode: Mode) -> str | None:
 
 
 def lstm_refusal(op: str, cell: Lstm, mode: Mode) -> str | None:
-    """Why one of the LSTM's block operations cannot compute an LSTM with these options, or None."""
+    """Reason why an LSTM block operation cannot compute an LSTM with these options, or None."""
     if cell.projection is not None:
         return f"{op} has no projection"
     clip = cell.cell_clip

@@ -244,7 +244,7 @@ def _grid_part(
 def _looks(
     cell: Grid, w: Tensors, gate: str, way: str, b: int, c_f: Tensor, c_t: Tensor
 ) -> Tensor | float:
-    """What a gate sees of the two cells through its peepholes."""
+    """Peephole contributions of the two cells to a gate."""
     if not cell.peepholes:
         return 0.0
     name = f"W_{gate}_diag_{'freq' if way == 'f' else 'time'}"

@@ -1,4 +1,4 @@
-"""What CudnnRNNV3 cannot express, said without importing TensorFlow."""
+"""Refusals of CudnnRNNV3; imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backends.stack import Layer, layers
 
 
 def cudnn_refusal(case: Case, _mode: Mode) -> str | None:
-    """Why CudnnRNNV3 cannot compute the layers of a case as one operation, or None."""
+    """Reason why CudnnRNNV3 cannot compute the layers of a case as one operation, or None."""
     reason = _of_layers(layers(case))
     if reason is not None:
         return f"cell {case.cell}: {reason}"
@@ -21,7 +21,7 @@ def cudnn_refusal(case: Case, _mode: Mode) -> str | None:
 
 
 def no_kernel(case: Case) -> str | None:
-    """Why CudnnRNNV3 has no kernel of its own for the dtype and device of a case, or None.
+    """Reason why CudnnRNNV3 has no kernel of its own for the dtype and device of a case, or None.
 
     There is one that is called bfloat16's: it casts everything to float32, computes in that, and
     casts the results (`DoForward<Eigen::bfloat16>` in tensorflow/core/kernels/cudnn_rnn_ops.cc).

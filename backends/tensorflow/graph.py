@@ -266,7 +266,7 @@ class GraphRunner:
         return self._size or count_nodes(self._graph)
 
     def traced(self) -> Any:
-        """What one call did, node by node: a `StepStats`.
+        """Trace of one call, node by node: a `StepStats`.
 
         A session has one executor for each set of fetches: this call's is the one of all others.
         """

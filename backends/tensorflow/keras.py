@@ -80,7 +80,7 @@ class KerasStack:
     def _call(
         self, layer: Any, x: Tensor, mask: Tensor | None, start: list[Tensor]
     ) -> list[Tensor]:
-        """What a layer returns: outputs, then each state."""
+        """Results of a layer: outputs, then each state."""
         if mask is None or not self._cudnn:
             return list(layer(x, mask=mask, initial_state=start))
         some = mask[:, :1]

@@ -1,4 +1,4 @@
-"""Where TensorFlow's variables keep the canonical blocks, by their names, in order of creation.
+"""Layouts of TensorFlow's variables, by their names, in order of creation.
 
 A kernel has the rows of the inputs above those of the state, and the gates side by side: r and u in
 the GRU; i, g, f and o in the LSTM, there called i, j, f, o.

@@ -1,4 +1,4 @@
-"""What rides along on a GPU: a case's products, and as many launches as it has steps."""
+"""Reference arms on a GPU: a case's products, and as many launches as it has steps."""
 
 from __future__ import annotations
 

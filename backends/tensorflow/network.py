@@ -1,4 +1,4 @@
-"""What every TensorFlow strategy is made of: a network, its resident inputs, and the loss."""
+"""Common part of all TensorFlow strategies: a network, its resident inputs, and the loss."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class CellNetwork:
         }
 
     def _enter(self, x: Tensor) -> Any:
-        """What goes from call to call, of x [B, T, D]: with time where `time_axis` says."""
+        """Inputs of each call, from x [B, T, D]: with time as `time_axis` says."""
         return tf.transpose(x, [1, 0, 2]) if self.time_axis == 0 else x
 
     def _leave(self, values: Any) -> Tensor:
@@ -344,7 +344,7 @@ class StateSavingRnn(StepsNetwork):
 
 
 class _Saver:
-    """What `static_state_saving_rnn` asks for: where a state comes from, and where it goes."""
+    """State saver of `static_state_saving_rnn`: the source and the sink of states."""
 
     def __init__(self, start: Mapping[str, Tensor], stores: Mapping[str, Tensor]) -> None:
         self._start = start

@@ -1,4 +1,4 @@
-"""What the strategies cannot express, and why, without importing TensorFlow."""
+"""Refusals of TensorFlow's strategies, with their reasons; imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Refusal = Callable[[Case, Mode], str | None]
 
 
 def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
-    """Why a strategy cannot express a case in a mode, or None."""
+    """Reason why a strategy cannot express a case in a mode, or None."""
     rule = _RULES.get(strategy)
     return half_refusal(case, mode) or (None if rule is None else rule(case, mode))
 

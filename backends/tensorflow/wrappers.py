@@ -1,4 +1,4 @@
-"""What TensorFlow has around its cells: residual, dropout, and the contributed attention."""
+"""Wrappers of TensorFlow's cells: residual, dropout, and the contributed attention."""
 
 from __future__ import annotations
 

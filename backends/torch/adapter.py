@@ -117,7 +117,7 @@ class TorchBackend:
 
 
 def _gpus() -> int:
-    """How many there are that this build can use: a driver may be too old for it."""
+    """Number of GPUs that this build can use: a driver may be too old for it."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 

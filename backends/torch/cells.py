@@ -71,7 +71,7 @@ def lstm(layer: Layer) -> Step:
 def _memory(
     layer: Layer, cell: Lstm | TimeFreq, activation: str = "tanh"
 ) -> Callable[[Tensor, Tensor, list[Tensor]], tuple[Tensor, Tensor]]:
-    """What the gates do: c' = s(f + p_f c) c + s(i + p_i c) phi(g), clipped;  h' = s(o) phi(c').
+    """Cell update: c' = s(f + p_f c) c + s(i + p_i c) phi(g), clipped;  h' = s(o) phi(c').
 
     With peepholes o sees p_o c'.
     """

@@ -42,7 +42,7 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def _with_own_code(function: Function) -> Function:
-    """The same function with a code object of its own.
+    """Copy of a function with a code object of its own.
 
     Dynamo keeps compiled programs by code object: runners that shared one would search each other's
     programs at every call, and the ninth would hit the recompile limit.

@@ -99,7 +99,7 @@ class _Parameters:
         return found
 
     def trained(self) -> list[tuple[Tensor, int]]:
-        """What gradients are taken of, and the first row that is updated.
+        """Arrays whose gradients are taken, and the first row that is updated.
 
         Of the GRU's bias_hh that is b_hc alone: the other rows would move r and u twice.
         """
@@ -282,7 +282,7 @@ class FusedRunner(TorchRunner):
 
 
 def _places(group: Sequence[Layer]) -> tuple[int, ...]:
-    """What tells modules apart: whose weights they have."""
+    """Identity of modules: whose weights they have."""
     return tuple(layer.weights for layer in group)
 
 

@@ -35,7 +35,7 @@ WARM_UP_CALLS = 3
 
 
 class Graph(Protocol):
-    """What was captured: a `torch.cuda.CUDAGraph`, or a test's stand-in."""
+    """Captured graph: a `torch.cuda.CUDAGraph`, or a test's stand-in."""
 
     def replay(self) -> None:
         """Enqueue it all again, on the same addresses."""

@@ -76,12 +76,12 @@ def _grid(cell: Grid, inputs: int, scope: str = "") -> Iterator[tuple[str, Fused
 
 
 def places(layer: Layer) -> dict[str, int]:
-    """Where each array of a layer is in the list that its step is given."""
+    """Place of each array of a layer in the list that its step is given."""
     return {name: place for place, name in enumerate(layout(layer))}
 
 
 def forget_biases(layer: Layer) -> list[Array]:
-    """What is added to each array that has the bias of a forget gate, in order: constants."""
+    """Constant to add to each array that has the bias of a forget gate, in order."""
     arrays = layout(layer).values()
     return [forget_bias(layer, fused) for fused in arrays if _takes_forget_bias(layer, fused)]
 
@@ -109,7 +109,7 @@ def unchanged(weights: list[Tensor]) -> list[Tensor]:
 
 
 def preparation(layer: Layer) -> Prepare:
-    """What depends on the weights alone, done once a call, before the loop.
+    """Work that depends on the weights alone, done once a call, before the loop.
 
     The forget biases, which come behind the weights, are added: the stored b stays canonical, a
     step has one operation less, and the gradient of the sum is the gradient of b. The b_hc [H] of a

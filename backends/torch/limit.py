@@ -1,4 +1,4 @@
-"""What rides along: a case's products with torch.mm, and as many launches as it has steps."""
+"""Reference arms: a case's products with torch.mm, and as many launches as it has steps."""
 
 from __future__ import annotations
 

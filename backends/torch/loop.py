@@ -107,7 +107,7 @@ class LoopRunner(TorchRunner):
         return self._program.size()
 
     def arguments(self) -> tuple[Any, ...]:
-        """What the program is called with; lengths only where the case has them."""
+        """Arguments of the program; lengths only if the case has them."""
         targets = () if self._mode == "forward" else (self._targets,)
         return (self._x, self._weights, self._state, *targets, *self._lengths)
 

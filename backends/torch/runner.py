@@ -1,4 +1,4 @@
-"""What every torch runner does alike: data on the device, one call, one SGD step, copies out."""
+"""Common part of all torch runners: data on the device, one call, one SGD step, copies out."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class TorchRunner(ABC):
             tensor.sub_(gradient, alpha=self._learning_rate)
 
     def _updates(self, gradients: Sequence[Tensor]) -> Iterable[tuple[Tensor, Tensor]]:
-        """What is updated, each with its gradient."""
+        """Arrays to update, each with its gradient."""
         return zip(self._leaves, gradients, strict=True)
 
     def _resident(self, array: Array) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a strategy cannot express, known without importing torch."""
+"""Refusals of PyTorch's strategies, known without importing torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from backends.stack import layers
 
 
 def refusal(strategy: str, case: Case, mode: Mode) -> str | None:
-    """Why a strategy cannot express a case: the hand-written loop does any, torch.nn few."""
+    """Reason why a strategy cannot express a case: the hand-written loop does any, torch.nn few."""
     return half_refusal(case, mode) or _of_strategy(strategy, case)
 
 

@@ -75,7 +75,7 @@ def _less(a: Mapping[int, float], b: Mapping[int, float]) -> dict[int, float]:
 
 
 def gradient_norms(values: Mapping[str, float]) -> dict[str, dict[int, dict[int, float]]]:
-    """What a behaviour in training left: norms by forget bias ("-": none), seed and distance.
+    """Norms that a training behaviour recorded, by forget bias ("-": none), seed and distance.
 
     A norm is that of d (v . h_T) / d x_t for a random unit vector v, by the distance from t to the
     last step. Values of other names are passed over.

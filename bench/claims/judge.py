@@ -44,7 +44,7 @@ def judge(runs: Sequence[Run], labels: Sequence[str] | None = None) -> list[Verd
 
 
 def judge_groups(runs: Sequence[Labelled]) -> list[Verdict]:
-    """The same of runs whose groups were made already."""
+    """Judge runs whose groups were made already."""
     hosts = _hosts(runs)
     verdicts = []
     for name, members in hosts.items():
@@ -154,7 +154,7 @@ def _line(part: stats.Hypothesis) -> str:
 
 
 def _why_not(test: stats.Conjunction, answer: stats.Answer, adjusted_p: float) -> str:
-    """Why a test that there is has no answer."""
+    """Reason for which an existing test has no answer."""
     if answer != "inconclusive":
         return ""
     shown, ratio = test.deciding, test.deciding.ratio
@@ -282,7 +282,7 @@ def _deciding(answer: stats.Answer, findings: Iterable[Finding]) -> Finding | No
 
 
 def _distance(finding: Finding) -> float:
-    """How far an effect is from its limit, as the logarithm of a factor.
+    """Distance of an effect from its limit, as the logarithm of a factor.
 
     What has no limit, or one of 0, has no distance; an effect of 0 is as far as can be.
     """

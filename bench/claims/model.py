@@ -1,4 +1,4 @@
-"""What is said of a claim: a verdict over findings, each at one place."""
+"""A claim's verdict, and the findings that it rests on, each at one place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a claim's test says at one place: one framework, shape and phase.
+    """Answer of a claim's test at one place: one framework, shape and phase.
 
     `where` tells the place, name by name as a reader knows them ("framework", "T", "B", "layers",
     "phase", ...). `statement` is what was asked there, with its `limit`. `effect` with `low` and
@@ -71,7 +71,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the runs of one host say of a claim.
+    """Verdict on a claim by the runs of one host.
 
     `answer` is over the findings within the claim's own scope, `deciding` the one that it rests on
     most, None without any; `region` says in words where it holds, where it is refuted and where

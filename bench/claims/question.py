@@ -1,4 +1,4 @@
-"""What a claim's test asks at one place, and what there is to answer it with."""
+"""Questions of a claim's test at one place, with the data that answer them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THREADS = "threads"
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """What an implementation does, exactly: `effect` is what was read, in `unit`.
+    """Exact behaviour of an implementation: `effect` is the value read, in `unit`.
 
     `limit` is the bound that the claim gives it; NaN where it has none.
     """
@@ -52,7 +52,7 @@ class Question:
 
     @property
     def place(self) -> tuple[tuple[str, str], ...]:
-        """What tells it from the claim's other questions, whichever run it is of."""
+        """Identity of the question among the claim's others, in any run."""
         return tuple(self.where.items())
 
     @property

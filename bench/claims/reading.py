@@ -33,12 +33,12 @@ def loops(groups: Groups, measure: Measure) -> Iterator[tuple[Group, Pair]]:
 
 
 def compared(pair: Pair) -> dict[str, str]:
-    """What is compared, where a framework unrolls in more than one way."""
+    """Name of the comparison, where a framework unrolls in more than one way."""
     return {"unrolled by": pair.strategy.name}
 
 
 def quotient(a: str, b: str) -> str:
-    """What is divided by what; a framework that both are of is known from the place."""
+    """Numerator and denominator in words; a framework common to both is known from the place."""
     (one, short_a), (other, short_b) = a.split("/"), b.split("/")
     return f"{short_a} / {short_b}" if one == other else f"{a} / {b}"
 
@@ -72,7 +72,7 @@ def peak_question(
     statement: Statement,
     limit: float = 1.0,
 ) -> Question:
-    """The same about peak memory. What is too small to be read well gets no answer.
+    """Ask about peak memory. Peaks too small to be read well get no answer.
 
     A host that does not tell of the memory of what ran there excuses nothing.
     """

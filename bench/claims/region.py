@@ -1,4 +1,4 @@
-"""Where a claim holds, where it is refuted and where nobody can tell, in words."""
+"""Regions where a claim holds, is refuted, or is undecided, in words."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Test = Callable[[Groups], Iterable[Question]]
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Somebody's claim.
+    """Claim of a third party, with its source and its test.
 
     `test` asks a run's groups. `presets` are the sweeps that decide it; where one of their places
     lacks, it does not hold. `scope` says what is judged, and `within` which findings count for the

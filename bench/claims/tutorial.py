@@ -152,7 +152,7 @@ def t7(groups: Groups) -> Iterator[Question]:
 
 
 def _computation(lstm: Group, gru: Group) -> Iterator[Question]:
-    """What can be counted: FLOPs of the products, and parameters."""
+    """Countable cost: FLOPs of the products, and parameters."""
     counts: Mapping[str, tuple[int, int]] = {
         "FLOPs": (flops(lstm.case, lstm.mode), flops(gru.case, gru.mode)),
         "parameters": (_parameters(lstm), _parameters(gru)),

@@ -153,7 +153,7 @@ def write(report: Report, folder: Path, drawing: Drawing | None = None) -> list[
 
 
 def named(paths: Sequence[Path], folder: Path) -> list[str]:
-    """What was written in few words: files by name, folders with the number of theirs."""
+    """Written files in few words: files by name, folders with the number of theirs."""
     names = [path.relative_to(folder) for path in paths]
     counts = Counter(name.parts[0] for name in names if len(name.parts) > 1)
     top = [name.name for name in names if len(name.parts) == 1]

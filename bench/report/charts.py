@@ -98,7 +98,7 @@ def bundle() -> str:
 
 
 def in_another_process(what: str, given: str = "") -> str:
-    """What `drawing` makes, in a process of its own. Raises `UsageError` where it dies."""
+    """Run `drawing` in a process of its own. Raises `UsageError` if it dies."""
     script = Path(__file__).with_name("drawing.py")
     ended = subprocess.run(
         [sys.executable, str(script), what, _version()],

@@ -1,4 +1,4 @@
-"""How far outputs are from the oracle's."""
+"""Errors of outputs against the oracle's."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def to_json(comparison: Comparison) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
+    """Replace a value that JSON has no number for by None."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -318,7 +318,7 @@ def _facts(comparison: Comparison) -> dict[str, str]:
 
 
 def _result(comparison: Comparison) -> str:
-    """What counts, counted, the worst first, and the exit status that follows."""
+    """Counts of the rows that matter, the worst first, and the exit status that follows."""
     texts = [verdict_text(row) for row in comparison.rows if row.gated]
     texts += [job.effect for job in comparison.unmatched if job.effect != "none"]
     texts += [job.effect for job in comparison.longest if job.effect != "none"]
@@ -365,7 +365,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _moved_limits(rows: Sequence[Row]) -> list[str]:
-    """What rides along, of which no implementation is part, should take as long as before."""
+    """Reference arms that take another time than before: no implementation is part of them."""
     found = []
     for kind, (what, reason) in _BARE.items():
         moved = [

@@ -1,4 +1,4 @@
-"""What takes a second of a JavaScript engine, in a process of its own: `python drawing.py WHAT`.
+"""Drawing in a process of its own: a JavaScript engine takes a second (`drawing.py WHAT`).
 
 vl-convert keeps the interpreter to itself while it works; in another process it works beside the
 tables. This file imports nothing of the project, so that it starts at once. `bundle VERSION` writes

@@ -1,4 +1,4 @@
-"""What lies beside a page: one CSV a table, pictures, and the raw records to take away."""
+"""Files beside a page: one CSV a table, pictures, and the raw records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RAW, PLOTS = "raw", "plots"
 
 @dataclass(frozen=True, kw_only=True)
 class Raw:
-    """Where a run's own files lie, seen from the page; `source` is set if they must be copied."""
+    """Links from the page to a run's own files; `source` is set if they must be copied."""
 
     label: str
     folder: str

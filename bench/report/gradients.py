@@ -1,4 +1,4 @@
-"""How gradients decay over time, from the records that looked at it."""
+"""Decay of gradients over time, from the records that measured it."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def warnings(groups: Sequence[Group]) -> list[str]:
 
 
 def _withheld(twins: Twins) -> str:
-    """What gets no verdict where an identical pair was called different."""
+    """Verdicts that are withheld because an identical pair was called different."""
     job = twins.job
     if job.measure == "memory":
         return f"peaks of {job.backend}, {job.mode}, are not to be compared"
@@ -125,7 +125,7 @@ def _withheld(twins: Twins) -> str:
 
 
 def _lacking(groups: Sequence[Group]) -> list[str]:
-    """Where verdicts have no identical pair to rest on."""
+    """Comparisons that have no identical pair to rest on."""
     lacking: dict[str, None] = {}
     silent = False
     for group in groups:
@@ -237,7 +237,7 @@ def _overhead(run: Run, groups: Sequence[Group]) -> str:
 
 
 def _noise(run: Run) -> str:
-    """How many measurements were disturbed, and the reasons given most often."""
+    """Number of disturbed measurements, and the most frequent reasons."""
     labels = {
         # The jobs of a steady block were measured together, the others each by itself.
         (

@@ -27,7 +27,7 @@ UNKNOWN = "not known"
 
 
 def kernels(groups: Sequence[Group], layout: Layout) -> Table | None:
-    """Whose kernels ran, how many, and which; one row an implementation that has them on record."""
+    """Libraries, numbers and names of kernels; one row an implementation that recorded them."""
     rows, cells = [], []
     for group in groups:
         for name in group.implementations("steady"):
@@ -50,7 +50,7 @@ def kernels(groups: Sequence[Group], layout: Layout) -> Table | None:
 
 
 def _found(group: Group, name: str) -> Ran | str | None:
-    """What the first block that has it on record says."""
+    """Kernels of the first block that has them on record."""
     believed = group.get(name, "steady").believed
     read_ = (read(record.worker.get("kernels")) for record in believed)
     return next((found for found in read_ if found is not None), None)

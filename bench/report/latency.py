@@ -1,4 +1,4 @@
-"""What each implementation takes: to its first result, and a call from then on."""
+"""Time of each implementation to its first result, and of a call from then on."""
 
 from __future__ import annotations
 

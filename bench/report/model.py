@@ -1,4 +1,4 @@
-"""What a report is made of: tables with every digit and as they are read, runs, footnotes."""
+"""Parts of a report: tables with every digit and as they are read, runs, footnotes."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Table:
     spare: tuple[str, ...]
 
     def first(self, rows: int) -> Table:
-        """As much of the table as somebody may read in one piece."""
+        """The first rows of the table."""
         return self if len(self.display) <= rows else replace(self, display=self.display[:rows])
 
     def cut_off(self, rows: int) -> str:
-        """What is said of the rest; nothing where there is none."""
+        """Note on the rows that were cut off; empty if there are none."""
         more = len(self.display) - rows
         return f"The first {rows:,} rows; {self.name}.csv has {more:,} more." if more > 0 else ""
 
@@ -87,7 +87,7 @@ class RunSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """What is drawn, free of any library; `bench.report.charts` draws it.
+    """Content of a plot, free of any library; `bench.report.charts` draws it.
 
     `frame` has a row a mark: the columns that identify a row of a table (run, case, mode,
     implementation), `panel` (the drawing that it is in, as a reader is told), `x`, `y`, and `low`
@@ -112,7 +112,7 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a set of runs says.
+    """Report on a set of runs.
 
     `case` is what all cases have in common, `footnotes` the reasons that tables refer to as [1],
     `verdicts` what the runs say of declared claims, host by host, and `claims` the same as a table,
@@ -150,7 +150,7 @@ class Footnotes:
         return f"[{self._numbers.setdefault(text, len(self._numbers) + 1)}]"
 
     def cell(self, outcomes: Mapping[str, Outcome]) -> str:
-        """How jobs ended, in a word where they agree, else whatever is not simply ok.
+        """Ends of jobs, in a word if they agree, else those that are not ok.
 
         Where they agree, the blocks that were ok are counted for the first of them that lacks some.
         """

@@ -100,7 +100,7 @@ def warnings(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
 
 
 def places(verdict: Verdict) -> dict[str, Any]:
-    """What tells the findings of a verdict apart, as columns, and what they have in common."""
+    """Columns that tell the findings of a verdict apart, and what the findings have in common."""
     names = list(dict.fromkeys(name for found in verdict.findings for name in found.where))
     values = {name: {found.where.get(name, "") for found in verdict.findings} for name in names}
     several = len({found.run for found in verdict.findings}) > 1
@@ -161,7 +161,7 @@ def remember_nothing() -> None:
 
 
 def bundle() -> str:
-    """The same, made once however many ask for it at once."""
+    """Return the bundle, which is made once however many ask for it at once."""
     with _BUNDLING:
         return _bundle()
 

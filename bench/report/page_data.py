@@ -1,4 +1,4 @@
-"""What the page works on: tables and marks by column, small, and safe inside a script element."""
+"""Data of the page: tables and marks by column, small, and safe inside a script element."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Index:
         return [self.names.setdefault(name, len(self.names)) for name in names]
 
     def dimensions(self) -> list[dict[str, Any]]:
-        """What can be chosen: values in reading order, and which one each place or name has."""
+        """Choices of the page: values in reading order, and which one each place or name has."""
         order = [*_FIRST, *(name for name in PLACE if name not in _FIRST)]
         return [found for name in order if len((found := self._dimension(name))["values"]) > 1]
 

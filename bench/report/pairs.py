@@ -118,7 +118,7 @@ def _caption(groups: Sequence[Group], devices: Iterable[str], *, looked_for: boo
 
 
 def _largest_header(frame: pd.DataFrame) -> str:
-    """What the largest lengths are called, with the limit where the rows share one."""
+    """Header of the largest lengths, with the limit if the rows share one."""
     sides = pd.concat([frame[f"{side}_{capacity.LIMIT}"] for side in "ab"])
     limits = sides.dropna().unique()
     if len(limits) != 1:
@@ -177,7 +177,7 @@ def _row(group: Group, pair: Pair) -> dict[str, object]:
 
 
 def _capacities(group: Group, pair: Pair) -> dict[str, object]:
-    """What was found of the longest sequences; NaN where it was not looked for."""
+    """Longest sequences that were found; NaN if no search was made."""
     row: dict[str, object] = {}
     for side, name in (("a", pair.a), ("b", pair.b)):
         job = group.get(name, "capacity")
@@ -189,7 +189,7 @@ def _capacities(group: Group, pair: Pair) -> dict[str, object]:
 
 
 def _drift(group: Group, pair: Pair) -> stats.Ratio | None:
-    """How the steady ratio moved within its blocks: the second half over the first."""
+    """Drift of the steady ratio within its blocks: the second half over the first."""
     a, b = (group.get(name, "steady").paired for name in (pair.a, pair.b))
     known = [math.log1p(move) for move in stats.paired_drifts(a, b) if not math.isnan(move)]
     return stats.ratio_of(known, group.confidence) if known else None
@@ -255,7 +255,7 @@ def _break_even_text(calls: float, leader: str) -> str:
 
 
 def _status(group: Group, pair: Pair, footnotes: Footnotes) -> str:
-    """How either side's jobs ended, where that is not simply ok."""
+    """Ends of either side's jobs that are not simply ok."""
     said = []
     for name in (pair.a, pair.b):
         outcomes = group.outcomes(name, *MEASURES)

@@ -1,4 +1,4 @@
-"""What a report draws, made from its tables: marks with their places, and no library yet."""
+"""Plots of a report, made from its tables: marks with their places, and no library yet."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def plots(tables: Sequence[Table], runs: Sequence[tuple[str, Run]], layout: Layo
 
 
 def panels(frame: pd.DataFrame, layout: Layout, *, without: Sequence[str]) -> pd.Series[str]:
-    """What each row is drawn in: the fields that vary, but some, in words."""
+    """Panel of each row: the fields that vary, but some, in words."""
     said: list[pd.Series[str]] = []
     for name in layout.varying:
         if name not in without:

@@ -1,4 +1,4 @@
-"""Why a job ended as it did, in the words of whoever says it; of a traceback, what was raised."""
+"""Reason of a job's end, in its source's words; of a traceback, the exception."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def headed(reason: str) -> str:
 
 
 def _raised(reason: str) -> str | None:
-    """What a traceback ends with, and where it was raised; None for what is no traceback."""
+    """Exception at the end of a traceback, and where it was raised; None for other text."""
     before, _, traceback = reason.partition(_TRACEBACK)
     # Of a chain of exceptions the last one came out. What it says may have lines of its own.
     frames = list(_FRAME.finditer(traceback))

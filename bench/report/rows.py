@@ -32,7 +32,7 @@ def identity(group: Group, implementation: str) -> dict[str, object]:
 
 
 def by_device(devices: Iterable[str], host: str, gpu: str, between: str = " ") -> str:
-    """What is said of rows on these devices: the host's words, a GPU's, or both."""
+    """Words for rows on these devices: the host's, a GPU's, or both."""
     on_gpu = {is_gpu(device) for device in devices}
     if on_gpu == {True}:
         return gpu
@@ -40,7 +40,7 @@ def by_device(devices: Iterable[str], host: str, gpu: str, between: str = " ") -
 
 
 def ends(outcomes: Mapping[str, Outcome]) -> dict[str, object]:
-    """How jobs ended, why, and how many blocks were ok of how many."""
+    """Ends of jobs, their reasons, and how many blocks were ok of how many."""
     row: dict[str, object] = {}
     for label, outcome in outcomes.items():
         row[f"{label}_status"], row[f"{label}_reason"] = outcome.status, outcome.reason

@@ -110,7 +110,7 @@ def _cpu(host: Mapping[str, Any]) -> str:
 
 
 def _backends(backends: Mapping[str, Any]) -> str:
-    """What each says of itself, or why it could not."""
+    """Description of each backend, or the reason why it gave none."""
     said = []
     for name, info in backends.items():
         if not isinstance(info, Mapping) or "error" in info:
@@ -123,7 +123,7 @@ def _backends(backends: Mapping[str, Any]) -> str:
 
 
 def _believed(groups: Sequence[Group], measure: str) -> list[int]:
-    """How many blocks each job of a measure has that count, of those that have any."""
+    """Number of blocks of each job of a measure that count, of those that have any."""
     counts = [
         job.outcome.ok
         for group in groups
@@ -134,7 +134,7 @@ def _believed(groups: Sequence[Group], measure: str) -> list[int]:
 
 
 def _blocks(groups: Sequence[Group]) -> str:
-    """What the jobs have of the blocks that were planned; a range where they differ."""
+    """Blocks of the jobs out of those that were planned; a range if they differ."""
     planned: dict[str, int] = {}
     for group in groups:
         for (_, measure), job in group.jobs.items():

@@ -1,4 +1,4 @@
-"""What was published of a preset's cases beside what a run of it finds: ratios, never times."""
+"""Published ratios of a preset's cases beside those of a run of it; never times."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _Row:
         return stats.single_ratio(top.single(*TO_FIRST), bottom.single(*TO_FIRST), confidence)
 
     def floor(self) -> stats.Floor:
-        """What today's difference must exceed."""
+        """Floor under today's difference."""
         a, b = self.pair.a.implementation, self.pair.b.implementation
         if a is None or b is None or self.under is None:
             return stats.UNMEASURED
@@ -239,7 +239,7 @@ def _today(pair: Pair) -> str:
 
 
 def _status(row: _Row, footnotes: Footnotes) -> str:
-    """What runs each side today, where that is not the same thing, and how its jobs ended."""
+    """Program of each side today, where it is not the same, and the ends of its jobs."""
     said: dict[str, None] = {}
     for published, group in row.sides():
         if published.note:

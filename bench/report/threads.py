@@ -1,4 +1,4 @@
-"""What more threads gain: each implementation against itself on the fewest."""
+"""Gain by more threads: each implementation against itself on the fewest."""
 
 from __future__ import annotations
 

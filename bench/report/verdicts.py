@@ -47,13 +47,13 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def effect(verdict: Verdict) -> str:
-    """What was found where a verdict is decided, with its interval and unit."""
+    """Effect at the place that decides a verdict, with its interval and unit."""
     found = verdict.deciding
     return fmt.NONE if found is None else found.said
 
 
 def asked(verdict: Verdict) -> str:
-    """What the effect is of, and what the claim says of it."""
+    """Subject of the effect, and the claim's statement about it."""
     return verdict.deciding.statement if verdict.deciding is not None else fmt.NONE
 
 

@@ -127,7 +127,7 @@ class Conjunction:
 
     @property
     def asked(self) -> tuple[tuple[str, float, float, float, float], ...]:
-        """What tells two questions apart: the statements, and what they are of, to six digits."""
+        """Identity of a question: the statements and their subjects, to six digits."""
         return tuple(
             (part.statement, part.limit, *_digits(part.ratio), part.floor.value)
             for part in self.parts

@@ -1,4 +1,4 @@
-"""When a lead at the start is used up."""
+"""Break-even points: the call at which a lead at the start is used up."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def break_even(
     start_floor: Floor = UNMEASURED,
     steady_floor: Floor = UNMEASURED,
 ) -> BreakEven | None:
-    """When a lead at the start is used up; None where one cannot tell.
+    """Number of calls after which a lead at the start is used up; None if undecided.
 
     `start` is the ratio a / b of the times to the first result, `steady` that of the steady times;
     `start_b` and `steady_b` [s] are b's own. After n calls that follow the first, a has taken

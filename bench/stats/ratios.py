@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """What a takes divided by what b takes, with its interval.
+    """Time of a divided by time of b, with its interval.
 
     The interval is a t-interval of the log ratio. One block has no interval: both bounds are NaN,
     so that no comparison with them is ever true. `freedom` are the t-distribution's degrees of
@@ -56,7 +56,7 @@ class Ratio:
         )
 
     def at(self, confidence: float) -> Ratio:
-        """The same ratio with its interval at another level."""
+        """This ratio with its interval at another level."""
         if math.isclose(confidence, self.confidence, rel_tol=1e-12):
             return self
         wider = self._t(checked_confidence(confidence)) / self._t(self.confidence)
@@ -196,7 +196,7 @@ def _by_block(a: Blocks, b: Blocks) -> dict[Any, float]:
 def single_ratio(
     a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Ratio | None:
-    """The same for one value a block: seconds of a cold phase, or bytes."""
+    """Ratio of one value a block: seconds of a cold phase, or bytes."""
     shared = sorted(a.keys() & b.keys())
     if not shared:
         return None

@@ -34,7 +34,7 @@ def paired_drift(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def paired_drifts(a: Blocks, b: Blocks) -> list[float]:
-    """The same for each block that both have, in order."""
+    """Drift of each block that both have, in order."""
     rows = paired_rounds(a, b)
     if isinstance(rows, list):
         return [_change(row) for row in rows]

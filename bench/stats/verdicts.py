@@ -29,7 +29,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """How far apart two identical arms (A/A) were seen to be: what a real difference must exceed.
+    """Floor by identical arms (A/A): the difference that a real one must exceed.
 
     `value` and `bound` are relative (0.01 is 1 %). `bound` is the end of the A/A interval that is
     further from 1, NaN where no A/A pair was measured in two blocks or more; then `value` is the
@@ -49,7 +49,7 @@ class Floor:
 
     @property
     def needed(self) -> Floor:
-        """The same, `missing` where there was no A/A pair: nothing is assumed in its place."""
+        """This floor, `missing` if there was no A/A pair: no value is assumed in its place."""
         return self if self.measured else replace(self, missing=True)
 
     @property
@@ -68,7 +68,7 @@ class Floor:
 
     @property
     def least(self) -> float:
-        """What a difference must exceed to be called one.
+        """Smallest difference that is called one.
 
         A floor that is too coarse to show that two things are equally fast shows a difference only
         where it is beyond floor and margin together.
@@ -149,7 +149,7 @@ def judge(ratio: Ratio | None, floor: float | Floor = FLOOR) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What can be claimed of a ratio t_a / t_b: answers to declared questions, at level `alpha`.
+    """Answers to declared questions about a ratio t_a / t_b, at level `alpha`.
 
     `faster`, `slower` and "by at least" rest on the interval at 1 - alpha, `as_fast_as` and
     `equivalent` on the one at 1 - 2 alpha, of which each bound is wrong with probability alpha. The
@@ -224,7 +224,7 @@ class Judgement:
 
     @property
     def _slack(self) -> float:
-        """What a refutation must exceed the margin by.
+        """Excess over the margin that a refutation needs.
 
         A wide floor cannot show that a difference is small. It can show one that is larger than
         margin and floor together: twice as slow is not as fast, however coarse the instrument.

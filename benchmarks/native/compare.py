@@ -180,7 +180,7 @@ def compare(implementation: str, arguments: argparse.Namespace) -> list[dict[str
 
 
 def table_row(row: dict[str, Any]) -> dict[str, Any]:
-    """What the table says of a raw row."""
+    """Table row of a raw row."""
     shown = {"implementation": row["implementation"], "mode": row["mode"], "T": row["seq_len"]}
     if row["log_ratios"]:
         ratio = ratio_of(row["log_ratios"])

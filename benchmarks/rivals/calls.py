@@ -1,4 +1,4 @@
-"""What the rivals time: the same adapter as the harness times, called as a script would call it."""
+"""Calls that the rivals time: the harness's own adapter, called as a script would call it."""
 
 from __future__ import annotations
 

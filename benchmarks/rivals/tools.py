@@ -52,7 +52,7 @@ class Pair:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a rival's process has to be started with."""
+        """Environment of a rival's process."""
         return {**os.environ, VARIABLE: json.dumps(asdict(self))}
 
 
