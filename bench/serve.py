@@ -50,10 +50,17 @@ def _children() -> dict[int, psutil.Process]:
 
 
 def _reap(pid: int, kept: set[int]) -> int:
-    """Wait for a worker and kill what it has left; its exit code, negative for a signal."""
+    """Wait for a worker and kill what it has left; its exit code, negative for a signal.
+
+    What is in the group of another worker that lives is that one's.
+    """
     _pid, status = os.waitpid(pid, 0)
     # Each orphan may leave orphans of its own.
-    while left := [child for child in _children().values() if child.pid not in kept]:
+    while left := [
+        child
+        for child in _children().values()
+        if child.pid not in kept and os.getpgid(child.pid) not in kept
+    ]:
         for orphan in left:
             orphan.kill()
             os.waitpid(orphan.pid, 0)
